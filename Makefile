@@ -1,0 +1,55 @@
+# `make demo` and `make test` each work as the first command after `git clone`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+CONSTRAINTS := requirements/constraints.txt
+DEMO_DATA := data/tiny_stamps
+
+.PHONY: help setup setup-tests demo test lint clean
+
+help:
+	@echo 'make demo   generate stamped documents, fine-tune a small SAM on them, show the gain'
+	@echo 'make test   run the tests'
+	@echo 'make lint   run ruff and mypy'
+	@echo 'make clean  remove the environment, the generated data and the results'
+
+# Torch comes first and from the constraints, so that nothing else ever picks a build of it.
+$(VENV)/installed: requirements.txt requirements/runtime.txt requirements/mm.txt $(CONSTRAINTS) setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo 'mmsam needs Python 3.10 or newer: make PYTHON=python3.11 ...'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo 'No venv module: apt-get install python3-venv'; exit 1; }
+	$(PIP) install --quiet -c $(CONSTRAINTS) torch
+	$(PIP) install --quiet -c $(CONSTRAINTS) -r requirements.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/installed-tests: $(VENV)/installed requirements/tests.txt
+	$(PIP) install --quiet -c $(CONSTRAINTS) -r requirements/tests.txt
+	$(PIP) install --quiet --no-deps segment-anything==1.0
+	@touch $@
+
+setup: $(VENV)/installed
+
+setup-tests: $(VENV)/installed-tests
+
+$(DEMO_DATA)/annotations_train.json: | setup
+	$(BIN)/python tools/dataset_converters/make_stamps.py data/tiny_stamps_pages \
+		--pages 400 --page-size 362 512
+	$(BIN)/python tools/dataset_converters/staver.py data/tiny_stamps_pages $(DEMO_DATA) \
+		--object region
+
+demo: setup $(DEMO_DATA)/annotations_train.json
+	$(BIN)/python tools/train.py configs/sam_tiny_stamp.py --work-dir work_dirs/demo
+
+test: setup-tests
+	$(BIN)/python -m pytest
+
+lint: setup-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO_DATA) data/tiny_stamps_pages work_dirs/demo
