@@ -1,0 +1,35 @@
+"""The errors mmsam raises for bad input, and the exit code of each kind."""
+
+
+class MMSAMError(Exception):
+    """Base of all errors a user can cause.
+
+    The message is one sentence: what was expected, what was found, where (which file, which
+    object). Command line tools print it without a traceback and exit with ``exit_code``.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(MMSAMError):
+    """A config or a command line option is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MMSAMError):
+    """An image, a mask or an annotation is wrong or missing."""
+
+    exit_code = 3
+
+
+class CheckpointError(MMSAMError):
+    """A weights file is missing, damaged, or does not fit the model."""
+
+    exit_code = 4
+
+
+class LaunchError(MMSAMError):
+    """The processes of a run cannot be started together."""
+
+    exit_code = 5

@@ -1,0 +1,58 @@
+"""Moves sizes, boxes and mask logits between SAM's coordinate frames.
+
+The frames, in the order an image passes them:
+
+- *original px*: the image on disk, size ``original_size`` (H, W);
+- *input px*: after the longest side was resized to ``image_size`` S, size ``input_size`` (h, w);
+- *padded px*: the input, padded right and bottom to (S, S); coordinates stay those of input px;
+- *low-res*: the mask decoder's output, (S/4, S/4), one cell for 4x4 padded px.
+
+Sizes are (h, w), coordinates are (x, y), boxes are xyxy with exclusive far edges.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size = tuple[int, int]
+
+MASK_THRESHOLD = 0.0
+"""A logit above this value is foreground, everywhere in mmsam."""
+
+
+def resize_longest_side_size(original_size: Size, image_size: int) -> Size:
+    """Size (h, w) in input px of an image of ``original_size`` (H, W).
+
+    The longest side becomes ``image_size``, the other keeps the ratio, rounded half up and at
+    least 1.
+
+    Source: segment_anything/utils/transforms.py @ 6fdee8f, ``get_preprocess_shape``.
+    """
+    height, width = original_size
+    scale = image_size / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
+    """Boxes (K, 4) float xyxy from the frame of ``from_size`` into that of ``to_size``.
+
+    With (original_size, input_size) this is the way into input px; swapped, the way back.
+    """
+    scale_y, scale_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    return boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def logits_to_original(
+    low_res_logits: Tensor, image_size: int, input_size: Size, original_size: Size
+) -> Tensor:
+    """Logits (K, M, S/4, S/4) in low-res to logits (K, M, H, W) float32 in original px.
+
+    Enlarges to the padded square, crops the padding, resizes to the image; both bilinear
+    (``align_corners=False``) and without antialiasing. Threshold at ``MASK_THRESHOLD``.
+
+    Source: segment_anything/modeling/sam.py @ 6fdee8f, ``postprocess_masks``.
+    """
+    logits = low_res_logits.float()
+    logits = F.interpolate(logits, (image_size, image_size), mode='bilinear', align_corners=False)
+    logits = logits[..., : input_size[0], : input_size[1]]
+    return F.interpolate(logits, original_size, mode='bilinear', align_corners=False)

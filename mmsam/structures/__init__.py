@@ -1,0 +1,3 @@
+from .sam_data_sample import SAMDataSample
+
+__all__ = ['SAMDataSample']

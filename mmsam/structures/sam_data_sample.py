@@ -1,0 +1,50 @@
+"""What travels between data set, model, metric and visualization: one image and its objects."""
+
+from mmengine.structures import BaseDataElement, InstanceData
+
+
+class SAMDataSample(BaseDataElement):
+    """One image's prompts, ground truth and predictions.
+
+    Metainfo (set by ``PackSAMInputs``):
+
+    - ``img_path`` str; ``img_id`` int or str;
+    - ``ori_shape`` (H, W) original px; ``img_shape`` (h, w) input px.
+
+    Fields; the K objects of an image stand in the same order in all of them:
+
+    - ``prompts.boxes`` (K, 4) float32 xyxy, input px;
+    - ``gt_instances.boxes`` (K, 4) float32 xyxy, original px, without jitter;
+    - ``gt_instances.labels`` (K,) int64, index into ``metainfo['classes']``;
+    - ``gt_instances.masks`` (K, h, w) uint8 of 0 and 1, input px (training), or
+      ``gt_instances.rles``, K compressed COCO RLE dicts, original px (validation, test);
+    - ``pred_instances.rles`` K compressed COCO RLE dicts, original px;
+    - ``pred_instances.iou_predictions`` (K,) float32, the IoU head's estimate.
+
+    Masks in original px travel as RLE: hundreds of objects on a large page would take gigabytes
+    as arrays. ``pycocotools.mask.decode`` turns one into a (H, W) uint8 array.
+    """
+
+    @property
+    def prompts(self) -> InstanceData:
+        return self._prompts
+
+    @prompts.setter
+    def prompts(self, value: InstanceData) -> None:
+        self.set_field(value, '_prompts', dtype=InstanceData)
+
+    @property
+    def gt_instances(self) -> InstanceData:
+        return self._gt_instances
+
+    @gt_instances.setter
+    def gt_instances(self, value: InstanceData) -> None:
+        self.set_field(value, '_gt_instances', dtype=InstanceData)
+
+    @property
+    def pred_instances(self) -> InstanceData:
+        return self._pred_instances
+
+    @pred_instances.setter
+    def pred_instances(self, value: InstanceData) -> None:
+        self.set_field(value, '_pred_instances', dtype=InstanceData)
