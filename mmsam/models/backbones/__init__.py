@@ -1,0 +1,3 @@
+from .sam_backbone import SAMBackbone
+
+__all__ = ['SAMBackbone']
