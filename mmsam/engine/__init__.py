@@ -1,0 +1,8 @@
+"""What a run does besides the model's forward and backward pass."""
+
+from .distributed import init_distributed
+from .hooks import *  # noqa: F403  (registers the hooks)
+from .optim_wrappers import BFloat16OptimWrapper, TrainableParamsConstructor
+from .runner import SAMRunner
+
+__all__ = ['BFloat16OptimWrapper', 'SAMRunner', 'TrainableParamsConstructor', 'init_distributed']
