@@ -1,0 +1,32 @@
+# What every run of mmsam shares; the default_* names are mmengine's.
+default_scope = 'mmsam'
+randomness = dict(seed=0)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='CheckpointHook',
+        by_epoch=False,
+        interval=500,
+        max_keep_ckpts=3,
+        save_best='sam/mIoU',
+        rule='greater',
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+custom_hooks = [
+    dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss', resolution='low_res')),
+    dict(type='ZeroShotHook'),
+    dict(type='PromptedPictureHook', max_pictures=8),
+]
+log_processor = dict(by_epoch=False)
+log_level = 'INFO'
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+load_from = None
+resume = False

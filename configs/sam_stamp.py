@@ -1,0 +1,8 @@
+# Fine-tune the mask decoder of SAM ViT-B on the stamps of StaVer: the config to start from.
+_base_ = [
+    '_base_/models/sam_vit_b.py',
+    '_base_/datasets/staver.py',
+    '_base_/schedules/finetune_4k.py',
+    '_base_/default_runtime.py',
+]
+load_from = 'https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth'

@@ -1,0 +1,7 @@
+# A small SAM on real microscopy, from random weights (or --load-from a run of sam_tiny_stamp.py).
+_base_ = [
+    '_base_/models/sam_tiny_256.py',
+    '_base_/datasets/nuclei.py',
+    '_base_/schedules/scratch_400.py',
+    '_base_/default_runtime.py',
+]
