@@ -10,6 +10,8 @@ however deep those are. ``make_stamps.py`` writes the same layout. Written are::
     OUT/images/<page>.png        hard links to the scans, copies where a link is impossible
                                  (another file system, a .zip)
     OUT/annotations_train.json   likewise _val and _test
+    OUT/semantic_maps/<page>.png the same for mmseg's data sets: 0 background, 1 stamp
+    OUT/train.txt                the pages of a split, one a line; likewise val and test
     OUT/report.json              what was converted and every page that is not as it should be
 
 **Objects.** A pixel of a ground truth image counts as marked where its gray value is below 128
@@ -377,11 +379,10 @@ def convert(
     with open_archive(src) as files:
         pages = find_pages(files, src)
         try:
-            (out / 'images').mkdir(parents=True, exist_ok=True)
+            for folder in ('images', 'semantic_maps'):
+                (out / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(
-                f'cannot make the folder {out / "images"}: {error.strerror}.'
-            ) from error
+            raise DataError(f'cannot make folders in {out}: {error.strerror}.') from error
         for image_id, page in enumerate(pages, start=1):
             converted = convert_page(page, target, rows)
             if converted is None:
@@ -391,9 +392,12 @@ def convert(
             h, w = converted.size
             part = coco[split_of(page.name, seed, val_ratio, test_ratio)]
             part['images'].append({'id': image_id, 'file_name': file_name, 'width': w, 'height': h})
+            semantic_map = np.zeros(converted.size, np.uint8)
             for mask in converted.masks:
                 objects += 1
+                semantic_map[mask] = CATEGORY['id']
                 part['annotations'].append(annotate(mask, objects, image_id))
+            Image.fromarray(semantic_map).save(out / 'semantic_maps' / f'{page.name}.png')
     if not sum(placed.values()):
         raise DataError(f'no page of {src} can be used; {rows[0].page}: {rows[0].detail}')
     for split, ratio in (('val', val_ratio), ('test', test_ratio)):
@@ -402,6 +406,8 @@ def convert(
     for split in SPLITS:
         path = out / f'annotations_{split}.json'
         path.write_text(json.dumps(coco[split]) + '\n', encoding='utf-8')
+        names = [f'{Path(image["file_name"]).stem}\n' for image in coco[split]['images']]
+        (out / f'{split}.txt').write_text(''.join(names), encoding='utf-8')
     report = {
         'source': str(src),
         'object': target,

@@ -151,6 +151,20 @@ def test_region_is_the_filled_outline(archive, tmp_path):
     assert [a['area'] for a in coco['annotations']] == [800, 1050, 1050]
 
 
+def test_semantic_maps_hold_the_masks_and_lists_name_the_pages(archive, tmp_path):
+    convert(archive(), tmp_path / 'out', target='region')
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[10:30, 20:60] = expected[70:100, 5:40] = 1
+    maps = tmp_path / 'out' / 'semantic_maps'
+    with Image.open(maps / 'stampDS-00001.png') as image:
+        np.testing.assert_array_equal(np.asarray(image), expected)
+    with Image.open(maps / 'stampDS-00002.png') as image:
+        assert not np.asarray(image).any()
+    names = (tmp_path / 'out' / 'train.txt').read_text().split()
+    assert names == ['stampDS-00001', 'stampDS-00002', 'stampDS-00003']
+    assert (tmp_path / 'out' / 'val.txt').read_text() == ''
+
+
 def test_the_annotations_load_with_pycocotools(archive, tmp_path):
     convert(archive(), tmp_path / 'out')
     coco = COCO(str(tmp_path / 'out' / 'annotations_train.json'))
