@@ -1,0 +1,204 @@
+"""The data set of images, objects and box prompts."""
+
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+
+from mmsam.errors import ConfigError, DataError
+from mmsam.registry import DATASETS, TRANSFORMS
+
+from .options import check_choice
+from .readers import AnnotatedImage, Objects, build_reader, first_few
+from .readers.rle import boxes_of_rles
+from .samplers import EpochIndex
+
+_DATA_PREFIX: Mapping = MappingProxyType({'img': 'images'})
+
+
+@DATASETS.register_module()
+class BoxPromptDataset(BaseDataset):
+    """Images whose objects are prompted by their boxes.
+
+    The pipeline gets a dict with
+
+    - ``img_path`` str, ``img_id`` int or str, ``ann_path`` str, ``sample_idx`` int;
+    - ``height``, ``width``: the image's size as the annotation says;
+    - ``boxes`` (K, 4) float32 xyxy, so far in original px, later in the frame of the image;
+    - ``gt_boxes`` (K, 4) float32 xyxy, a copy that stays in original px;
+    - ``labels`` (K,) int64; ``rles``: K masks in original px as compressed COCO RLE.
+
+    All that is drawn at random in the pipeline, from ``random``, ``numpy.random`` or torch, is a
+    function of (seed, epoch, index): neither the worker nor earlier samples change it. Seed and
+    epoch come with the index from ``SeededInfiniteSampler``. With the plain index of another
+    sampler the seed is the data set's own and the epoch is 0, which is what a validation wants
+    and a training does not: each epoch would repeat the same augmentation.
+
+    Args:
+        reader: ``type`` ('coco' or 'mask_folder') and options of the reader, see ``readers``.
+        data_root: folder that relative paths belong to.
+        data_prefix: ``dict(img=...)``, the folder of the images; ``images`` unless given.
+        pipeline: transforms, built or as configs.
+        empty_images: 'skip' or 'keep' images without an object. Kept, they have K = 0. To skip
+            them the masks of a mask folder are all read at the start (and kept as RLE), otherwise
+            each when it is needed.
+        boxes_from: 'annotation' or 'mask'. An annotation's boxes are clipped to the image. A mask
+            folder has only boxes of masks.
+        metainfo: ``dict(classes=(...))`` chooses the classes and their order; without it they are
+            the annotation's.
+        seed: >= 0, for samples whose index brings no seed.
+        test_mode: True in validation and test.
+        indices: the first n samples, or those of a list, as in mmengine's ``BaseDataset``.
+
+    Raises:
+        ConfigError: a wrong option.
+        DataError: files or records that are missing or wrong, or no sample at all.
+    """
+
+    def __init__(
+        self,
+        reader: Mapping,
+        data_root: str = '',
+        data_prefix: Mapping = _DATA_PREFIX,
+        pipeline: Sequence[Mapping | Callable] = (),
+        empty_images: str = 'skip',
+        boxes_from: str = 'annotation',
+        metainfo: Mapping | None = None,
+        seed: int = 0,
+        test_mode: bool = False,
+        indices: int | Sequence[int] | None = None,
+    ) -> None:
+        check_choice('empty_images', empty_images, ('skip', 'keep'))
+        check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
+        for key in data_prefix:
+            check_choice('key of data_prefix', key, ('img',))
+        if seed < 0:
+            raise ConfigError(f'seed of BoxPromptDataset must be >= 0, got {seed}.')
+        if isinstance((metainfo or {}).get('classes'), str):
+            raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
+        self.reader = build_reader(reader, data_root)
+        self.empty_images = empty_images
+        self.boxes_from = boxes_from
+        self.seed = seed
+        super().__init__(
+            metainfo=metainfo,
+            data_root=data_root,
+            data_prefix=dict(data_prefix),
+            indices=indices,
+            # mmengine's own Compose looks names up under the default scope, which may be another.
+            pipeline=[TRANSFORMS.build(t) if isinstance(t, Mapping) else t for t in pipeline],
+            test_mode=test_mode,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Lists the images; called once by ``full_init``."""
+        img_dir = Path(self.data_prefix['img'])
+        classes, images = self.reader.read_images(img_dir, self._metainfo.get('classes'))
+        self._metainfo['classes'] = classes
+        missing = [image.img_path for image in images if not os.path.isfile(image.img_path)]
+        if missing:
+            raise DataError(
+                f'{len(missing)} of {len(images)} image files are missing: {first_few(missing)}; '
+                'check data_root and data_prefix.'
+            )
+        data_list: list[dict] = []
+        for image in images:
+            if image.objects is None and self.empty_images == 'skip':
+                image.objects = self.reader.read_objects(image)
+            if image.objects is None:
+                data_list.append({'annotated_image': image})
+            elif image.objects.rles or self.empty_images == 'keep':
+                data_list.append(self._annotation(image, image.objects))
+        if not data_list:
+            reason = f'none of the {len(images)} images has an object' if images else 'no image'
+            raise DataError(f'No sample in {img_dir}: {reason}.')
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict:
+        """What the pipeline gets for sample ``idx``, see the class."""
+        info = super().get_data_info(idx)
+        image = info.pop('annotated_image', None)
+        if image is not None:
+            info.update(self._annotation(image, self.reader.read_objects(image)))
+        return info
+
+    def prepare_data(self, idx: int) -> dict:
+        """The sample ``idx`` after the pipeline, under its own random state."""
+        info = self.get_data_info(idx)
+        seed, epoch = self.seed, 0
+        if isinstance(idx, EpochIndex):
+            seed, epoch = idx.seed, idx.epoch
+        elif not self.test_mode:
+            warnings.warn(
+                'Training samples are drawn without an epoch, so that every epoch has the same '
+                "augmentation: use sampler=dict(type='SeededInfiniteSampler').",
+                stacklevel=3,
+            )
+        path = info['img_path']
+        with _random_state(seed, epoch, info['sample_idx']):
+            results = self.pipeline(info)
+        if results is None:
+            # mmengine would draw another sample, which no seed governs.
+            raise DataError(f'The pipeline returned no sample for image {path}.')
+        return results
+
+    def _annotation(self, image: AnnotatedImage, objects: Objects) -> dict:
+        boxes = self._boxes(image, objects)
+        return {
+            'img_path': image.img_path,
+            'img_id': image.img_id,
+            'ann_path': image.ann_path,
+            'height': objects.size[0],
+            'width': objects.size[1],
+            'boxes': boxes,
+            'gt_boxes': boxes.copy(),
+            'labels': np.array(objects.labels, dtype=np.int64),
+            'rles': objects.rles,
+        }
+
+    def _boxes(self, image: AnnotatedImage, objects: Objects) -> np.ndarray:
+        if self.boxes_from == 'mask' or objects.boxes is None or not objects.boxes:
+            return boxes_of_rles(objects.rles)
+        height, width = objects.size
+        for name, box in zip(objects.names, objects.boxes, strict=True):
+            if box is None:
+                raise DataError(
+                    f'In {image.ann_path}, {name} of image {image.img_path} has no box of four '
+                    "numbers; boxes_from='mask' takes the boxes of the masks."
+                )
+        boxes = np.array(objects.boxes, dtype=np.float64)
+        clipped = boxes.clip(0, [width, height, width, height]).astype(np.float32)
+        good = np.isfinite(boxes).all(axis=1) & (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
+        for index in np.flatnonzero(~good):
+            raise DataError(
+                f'In {image.ann_path}, the box of {objects.names[index]} of image '
+                f'{image.img_path} ({width} wide, {height} high) is xyxy '
+                f'{tuple(boxes[index].tolist())}: expected finite x1 < x2 and y1 < y2, at least '
+                'partly inside the image.'
+            )
+        return clipped
+
+
+@contextmanager
+def _random_state(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Seeds all global CPU generators from the three numbers; restores them at the end."""
+    words = np.random.SeedSequence([seed, epoch, index]).generate_state(4)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch_state = torch.get_rng_state()
+    try:
+        np.random.seed(words)
+        random.seed(words.tobytes())
+        # torch.manual_seed would reset the generators of the GPUs as well.
+        torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)

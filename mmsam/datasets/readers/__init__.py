@@ -1,0 +1,36 @@
+"""One reader per annotation format; ``READERS`` maps the ``type`` of a config to its class."""
+
+import inspect
+from collections.abc import Mapping
+
+from mmsam.datasets.options import check_choice
+from mmsam.errors import ConfigError
+
+from .base import AnnotatedImage, AnnotationReader, Objects, first_few
+from .coco import CocoReader
+from .mask_folder import MaskFolderReader
+
+__all__ = [
+    'READERS', 'AnnotatedImage', 'AnnotationReader', 'Objects', 'build_reader', 'first_few',
+]  # fmt: skip
+
+READERS: dict[str, type[AnnotationReader]] = {'coco': CocoReader, 'mask_folder': MaskFolderReader}
+
+
+def build_reader(config: Mapping, data_root: str) -> AnnotationReader:
+    """Builds the reader that ``config`` describes: ``type`` from ``READERS``, and its options.
+
+    Raises:
+        ConfigError: an unknown type or option, a missing option.
+    """
+    options = dict(config)
+    kind = options.pop('type', None)
+    check_choice('reader type', kind, READERS)
+    parameters = dict(inspect.signature(READERS[kind]).parameters)
+    del parameters['data_root']
+    for option in options:
+        check_choice(f"option of reader '{kind}'", option, parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and name not in options:
+            raise ConfigError(f"Reader '{kind}' needs the option '{name}'.")
+    return READERS[kind](data_root, **options)  # type: ignore[call-arg]

@@ -1,0 +1,92 @@
+"""Transforms that move image, boxes and masks together."""
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from PIL import Image
+
+from mmsam.datasets.options import check_choice
+from mmsam.errors import ConfigError
+from mmsam.geometry import resize_longest_side_size, scale_boxes
+from mmsam.registry import TRANSFORMS
+
+from .nearest import resize_mask
+
+_BOX_KEYS = ('boxes', 'prompt_boxes')
+"""Boxes in the frame of the current image; ``gt_boxes`` stay in original px."""
+
+
+@TRANSFORMS.register_module()
+class ResizeLongestSide(BaseTransform):
+    """Resizes image, boxes and ``gt_masks`` so that the longest side is ``image_size``.
+
+    The image is resized as 8 bits by Pillow, bilinear with antialiasing, masks by the nearest
+    pixel. Sets ``img_shape`` (h, w), the size in input px.
+
+    Source: segment_anything/utils/transforms.py @ 6fdee8f, ``apply_image`` and ``apply_boxes``.
+
+    Args:
+        image_size: side of the padded square, px.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        if image_size < 1:
+            raise ConfigError(f'image_size of ResizeLongestSide must be > 0, got {image_size}.')
+        self.image_size = image_size
+
+    def transform(self, results: dict) -> dict:
+        image = results['img']
+        old = (image.shape[0], image.shape[1])
+        new = resize_longest_side_size(old, self.image_size)
+        resized = Image.fromarray(image).resize(new[::-1], Image.Resampling.BILINEAR)
+        results.update(img=np.array(resized), img_shape=new)
+        for key in _BOX_KEYS:
+            if key in results:
+                results[key] = scale_boxes(torch.from_numpy(results[key]), old, new).numpy()
+        if 'gt_masks' in results:
+            masks = np.zeros((len(results['gt_masks']), *new), np.uint8)
+            for source, mask in zip(results['gt_masks'], masks, strict=True):
+                resize_mask(source, out=mask)
+            results['gt_masks'] = masks
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomPromptedFlip(BaseTransform):
+    """Flips image, boxes and ``gt_masks`` together. For training only.
+
+    Drops ``gt_boxes``, flipped or not, as the original px are no longer those of the sample.
+
+    Args:
+        prob: probability of a flip, 0 to 1.
+        direction: 'horizontal' or 'vertical'.
+
+    Raises:
+        ConfigError: a wrong option, or masks that are still RLE: those cannot be flipped.
+    """
+
+    def __init__(self, prob: float = 0.5, direction: str = 'horizontal') -> None:
+        check_choice('direction of RandomPromptedFlip', direction, ('horizontal', 'vertical'))
+        if not 0 <= prob <= 1:
+            raise ConfigError(f'prob of RandomPromptedFlip must be within 0 and 1, got {prob}.')
+        self.prob = prob
+        self.direction = direction
+
+    def transform(self, results: dict) -> dict:
+        if 'rles' in results:
+            raise ConfigError('RandomPromptedFlip must stand behind DecodeObjectMasks.')
+        results.pop('gt_boxes', None)
+        if np.random.random() >= self.prob:
+            return results
+        axis = 1 if self.direction == 'horizontal' else 0
+        results['img'] = np.ascontiguousarray(np.flip(results['img'], axis))
+        if 'gt_masks' in results:
+            results['gt_masks'] = np.ascontiguousarray(np.flip(results['gt_masks'], axis + 1))
+        low, high = (0, 2) if self.direction == 'horizontal' else (1, 3)
+        for key in _BOX_KEYS:
+            if key in results:
+                boxes = results[key].copy()
+                boxes[:, low] = results['img_shape'][axis] - results[key][:, high]
+                boxes[:, high] = results['img_shape'][axis] - results[key][:, low]
+                results[key] = boxes
+        return results

@@ -1,0 +1,39 @@
+"""The last step of a pipeline."""
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.structures import InstanceData
+
+from mmsam.registry import TRANSFORMS
+from mmsam.structures import SAMDataSample
+
+
+@TRANSFORMS.register_module()
+class PackSAMInputs(BaseTransform):
+    """Packs a sample as the model takes it.
+
+    Gives ``inputs`` (3, h, w) uint8 RGB in input px, and ``data_samples``, a ``SAMDataSample``
+    with ``prompts.boxes`` (``prompt_boxes`` where a transform drew them, else ``boxes``; input px)
+    and ``gt_instances``: ``labels``; ``masks`` in input px if they were decoded, else ``rles`` in
+    original px; ``boxes`` in original px, unless a flip left that frame.
+    """
+
+    def transform(self, results: dict) -> dict:
+        prompts = InstanceData(
+            boxes=torch.from_numpy(results.get('prompt_boxes', results['boxes']))
+        )
+        truth = InstanceData(labels=torch.from_numpy(results['labels']))
+        if 'gt_boxes' in results:
+            truth.boxes = torch.from_numpy(results['gt_boxes'])
+        if 'gt_masks' in results:
+            truth.masks = torch.from_numpy(results['gt_masks'])
+        else:
+            truth.rles = results['rles']
+        sample = SAMDataSample(
+            metainfo={k: results[k] for k in ('img_path', 'img_id', 'ori_shape', 'img_shape')}
+        )
+        sample.prompts = prompts
+        sample.gt_instances = truth
+        image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
+        return {'inputs': torch.from_numpy(image), 'data_samples': sample}

@@ -1,0 +1,44 @@
+import numpy as np
+import torch
+
+from mmsam.datasets.transforms import PackSAMInputs
+from mmsam.structures import SAMDataSample
+
+
+def results(**more):
+    return {
+        'img_path': 'a.png',
+        'img_id': 3,
+        'ori_shape': (12, 16),
+        'img_shape': (6, 8),
+        'img': np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3),
+        'boxes': np.array([[1, 2, 3, 4]], np.float32),
+        'labels': np.array([2]),
+    } | more
+
+
+def test_validation_sample():
+    packed = PackSAMInputs()(
+        results(gt_boxes=np.array([[2, 4, 6, 8]], np.float32), rles=[{'size': [12, 16]}])
+    )
+    inputs, sample = packed['inputs'], packed['data_samples']
+    assert inputs.dtype == torch.uint8 and inputs.is_contiguous()
+    assert inputs[2, 4, 5] == (4 * 8 + 5) * 3 + 2
+    assert isinstance(sample, SAMDataSample)
+    assert sample.metainfo == {
+        'img_path': 'a.png', 'img_id': 3, 'ori_shape': (12, 16), 'img_shape': (6, 8)
+    }  # fmt: skip
+    assert sample.prompts.boxes.tolist() == [[1, 2, 3, 4]]
+    assert sample.gt_instances.boxes.tolist() == [[2, 4, 6, 8]]
+    assert sample.gt_instances.labels.tolist() == [2]
+    assert sample.gt_instances.rles == [{'size': [12, 16]}]
+    assert 'masks' not in sample.gt_instances
+
+
+def test_training_sample():
+    drawn = np.array([[0, 1, 4, 5]], np.float32)
+    masks = np.ones((1, 6, 8), np.uint8)
+    sample = PackSAMInputs()(results(prompt_boxes=drawn, gt_masks=masks))['data_samples']
+    assert sample.prompts.boxes.tolist() == drawn.tolist()
+    assert torch.equal(sample.gt_instances.masks, torch.ones(1, 6, 8, dtype=torch.uint8))
+    assert 'rles' not in sample.gt_instances and 'boxes' not in sample.gt_instances
