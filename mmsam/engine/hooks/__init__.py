@@ -1,0 +1,6 @@
+"""Hooks: they change what a run uses or records, never tensors."""
+
+from .mask_loss_hook import MaskLossHook
+from .zero_shot_hook import ZeroShotHook
+
+__all__ = ['MaskLossHook', 'ZeroShotHook']

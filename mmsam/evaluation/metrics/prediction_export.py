@@ -1,0 +1,90 @@
+"""Writes the predictions of a validation or test as COCO results."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from pycocotools import mask as mask_utils
+
+from mmsam.errors import ConfigError
+from mmsam.geometry import scale_boxes
+from mmsam.registry import METRICS
+
+
+@METRICS.register_module()
+class PredictionExport(BaseMetric):
+    """Write one COCO result per prompt into a JSON file; give no score.
+
+    The file is a list in the order of the data set and of each image's prompts, for
+    ``pycocotools.coco.COCO.loadRes``. All coordinates are original px:
+
+    - ``image_id``: the sample's ``img_id``;
+    - ``category_id``: the data set's ``category_ids[label]`` if its metainfo has them, else
+      ``label + 1``;
+    - ``segmentation``: RLE of the predicted mask, its counts as text;
+    - ``bbox``: xywh around the predicted mask, zeros if the mask is empty;
+    - ``score``: the IoU head's estimate;
+    - ``prompt_box``: xywh of the box the model was given, jitter included.
+
+    Args:
+        out_file: The file to write, ending with ``.json``; its folder is made.
+
+    Raises:
+        ConfigError: ``out_file`` does not end with ``.json``.
+    """
+
+    default_prefix = 'export'
+
+    def __init__(self, out_file: str) -> None:
+        super().__init__()
+        if Path(out_file).suffix != '.json':
+            raise ConfigError(
+                f'PredictionExport expects a file that ends with .json, got {out_file}.'
+            )
+        self.out_file = Path(out_file)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Turn each image's predictions into a list of COCO results.
+
+        One entry of ``self.results`` is one image, an image without prompts included: the
+        gathering over ranks counts entries to drop repeated images.
+        """
+        self.results.extend(self._results_of(data_sample) for data_sample in data_samples)
+
+    def compute_metrics(self, results: list[list[dict[str, Any]]]) -> dict[str, float]:
+        """Write the file (on the main rank, which alone is called) and return no scores."""
+        entries = [entry for image_entries in results for entry in image_entries]
+        self.out_file.parent.mkdir(parents=True, exist_ok=True)
+        self.out_file.write_text(json.dumps(entries), encoding='utf-8')
+        return {}
+
+    def _results_of(self, data_sample: dict[str, Any]) -> list[dict[str, Any]]:
+        truth, pred = data_sample['gt_instances'], data_sample['pred_instances']
+        category_ids = (self.dataset_meta or {}).get('category_ids')
+        boxes = scale_boxes(
+            data_sample['prompts']['boxes'], data_sample['img_shape'], data_sample['ori_shape']
+        )
+        entries = []
+        for label, rle, score, (x1, y1, x2, y2) in zip(
+            truth['labels'].tolist(),
+            pred['rles'],
+            pred['iou_predictions'].tolist(),
+            boxes.tolist(),
+            strict=True,
+        ):
+            entries.append(
+                {
+                    'image_id': data_sample['img_id'],
+                    'category_id': label + 1 if category_ids is None else category_ids[label],
+                    'segmentation': {
+                        'size': [int(side) for side in rle['size']],
+                        'counts': rle['counts'].decode('ascii'),
+                    },
+                    'bbox': mask_utils.toBbox(rle).tolist(),
+                    'score': score,
+                    'prompt_box': [x1, y1, x2 - x1, y2 - y1],
+                }
+            )
+        return entries
