@@ -1,0 +1,225 @@
+"""Draws what a prompted model predicted for one image, beside the truth, for people to look at."""
+
+import colorsys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+Image = NDArray[np.uint8]
+Color = tuple[int, int, int]
+Outline = NDArray[np.float64]
+
+PANEL_HEIGHT = 512
+PANEL_MAX_WIDTH = 768
+PANEL_MIN_WIDTH = 256
+TITLE_HEIGHT = 32
+GAP = 10
+FILL_OPACITY = 0.5
+ERROR_OPACITY = 0.8
+LUMA_RANGE = (0.4, 0.7)
+"""Object colours stay visible on a black as well as on a white image."""
+MANY_BOXES = 20
+"""From this number on, box lines are thin."""
+LINE_SHIFT = 4
+"""Lines are handed to OpenCV in units of 1/16 px, so that shrunken outlines stay smooth."""
+
+PAPER: Color = (255, 255, 255)
+INK: Color = (40, 40, 40)
+HIT: Color = (96, 190, 110)
+MISSED: Color = (50, 120, 255)
+ADDED: Color = (255, 60, 50)
+
+
+class _Scale(NamedTuple):
+    """How original px become panel px: whole-pixel zoom first, then a shrink to ``size``."""
+
+    zoom: int
+    shrink: float
+    size: tuple[int, int]
+
+
+def draw_prediction(
+    image: Image,
+    boxes: NDArray[np.floating],
+    truth_rles: Sequence[dict[str, Any]],
+    pred_rles: Sequence[dict[str, Any]],
+) -> Image:
+    """Draw one image in four panels: prompt boxes, truth, prediction, errors.
+
+    An object has the same colour in the first three panels. The last one marks, over the gray
+    image, the pixels of the truth that were found (green), missed (blue) and the pixels added
+    to it (red). The panels stand in a row, those of a landscape image two by two. Large images
+    are shrunk, small ones enlarged by a whole factor. One object's masks are unpacked at a time,
+    so hundreds of objects on a large page are fine.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, original px.
+        boxes: (K, 4) xyxy of the prompts, original px.
+        truth_rles: K compressed COCO RLE dicts of size (H, W).
+        pred_rles: K compressed COCO RLE dicts of size (H, W).
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    scale = _panel_scale(image.shape[0], image.shape[1])
+    colors = [_object_color(index) for index in range(len(truth_rles))]
+    ious = [
+        float(mask_utils.iou([pred], [truth], [0])[0, 0])
+        for pred, truth in zip(pred_rles, truth_rles, strict=True)
+    ]
+    count = '1 prompt box' if len(boxes) == 1 else f'{len(boxes)} prompt boxes'
+    score = f', mean IoU {np.mean(ious):.2f}' if ious else ''
+    cells = [
+        _titled(_boxes_panel(image, boxes, colors, scale), [(count, INK)]),
+        _titled(_masks_panel(image, truth_rles, colors, scale), [('truth', INK)]),
+        _titled(_masks_panel(image, pred_rles, colors, scale), [('prediction' + score, INK)]),
+        _titled(
+            _errors_panel(image, truth_rles, pred_rles, scale),
+            [('found', HIT), ('missed', MISSED), ('added', ADDED)],
+        ),
+    ]
+    height, width = scale.size
+    columns = 2 if width > height else 4
+    rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, 4, columns)]
+    return np.pad(np.concatenate(rows), ((0, 0), (GAP, 0), (0, 0)), constant_values=PAPER[0])
+
+
+def _panel_scale(height: int, width: int) -> _Scale:
+    fit = min(PANEL_HEIGHT / height, PANEL_MAX_WIDTH / width)
+    if fit >= 1:
+        zoom = int(fit)
+        return _Scale(zoom, 1.0, (height * zoom, width * zoom))
+    return _Scale(1, fit, (max(1, round(height * fit)), max(1, round(width * fit))))
+
+
+def _object_color(index: int) -> Color:
+    """A colour unlike those of the objects before: hues go round by the golden ratio."""
+    hue = (0.58 + index * 0.618034) % 1.0
+    lightness = (0.55, 0.65, 0.47)[index % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.95)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    darkest, lightest = LUMA_RANGE
+    white = max(0.0, (darkest - luma) / (1 - luma))
+    black = min(1.0, lightest / luma)
+    red, green, blue = ((value + (1 - value) * white) * black for value in (red, green, blue))
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _enlarge(pixels: Image, zoom: int) -> Image:
+    return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _fit(pixels: Image, scale: _Scale) -> Image:
+    """Original px (H, W, 3) to panel px: nearest when enlarged, area means when shrunk."""
+    if scale.shrink == 1:
+        return _enlarge(pixels, scale.zoom)
+    height, width = scale.size
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _boxes_panel(
+    image: Image, boxes: NDArray[np.floating], colors: list[Color], scale: _Scale
+) -> Image:
+    panel = _fit(image, scale)
+    factor = scale.zoom * scale.shrink
+    thickness = 1 if len(boxes) >= MANY_BOXES else 2
+    for (x1, y1, x2, y2), color in zip(boxes.astype(float) * factor, colors, strict=True):
+        # The far edges are exclusive: the last column of pixels inside is x2 - 1.
+        corners = np.array([(x1, y1), (x2 - 1, y1), (x2 - 1, y2 - 1), (x1, y2 - 1)])
+        _draw_outline(panel, corners, color, thickness)
+    return panel
+
+
+def _masks_panel(
+    image: Image, rles: Sequence[dict[str, Any]], colors: list[Color], scale: _Scale
+) -> Image:
+    filled = image.copy()
+    outlines: list[tuple[Outline, Color]] = []
+    areas = np.array([int(mask_utils.area(rle)) for rle in rles], dtype=int)
+    # Large objects first: a small one inside a large one stays visible.
+    for index in np.argsort(-areas, kind='stable'):
+        if areas[index] == 0:
+            continue
+        rows, columns = _extent(rles[index])
+        mask = mask_utils.decode(rles[index])[rows, columns]
+        _blend(image[rows, columns], filled[rows, columns], mask > 0, colors[index], FILL_OPACITY)
+        origin = (columns.start, rows.start)
+        outlines += [(line, colors[index]) for line in _outlines(mask, origin, scale)]
+    panel = _fit(filled, scale)
+    for line, color in outlines:
+        _draw_outline(panel, line, color, thickness=1)  # thicker would hide thin ink
+    return panel
+
+
+def _errors_panel(
+    image: Image,
+    truth_rles: Sequence[dict[str, Any]],
+    pred_rles: Sequence[dict[str, Any]],
+    scale: _Scale,
+) -> Image:
+    # 0 background, 1 found, 2 missed, 3 added; where objects meet the larger one is shown.
+    state = np.zeros(image.shape[:2], np.uint8)
+    for truth_rle, pred_rle in zip(truth_rles, pred_rles, strict=True):
+        either = mask_utils.merge([truth_rle, pred_rle])
+        if mask_utils.area(either) == 0:
+            continue
+        rows, columns = _extent(either)
+        truth = mask_utils.decode(truth_rle)[rows, columns]
+        pred = mask_utils.decode(pred_rle)[rows, columns]
+        codes = np.array([[0, 3], [2, 1]], np.uint8)[truth, pred]
+        np.maximum(state[rows, columns], codes, out=state[rows, columns])
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray_rgb = np.repeat(np.asarray(gray, np.uint8)[..., None], 3, axis=2)
+    marked = gray_rgb.copy()
+    for code, color, opacity in (
+        (1, HIT, FILL_OPACITY),
+        (2, MISSED, ERROR_OPACITY),
+        (3, ADDED, ERROR_OPACITY),
+    ):
+        _blend(gray_rgb, marked, state == code, color, opacity)
+    return _fit(marked, scale)
+
+
+def _extent(rle: dict[str, Any]) -> tuple[slice, slice]:
+    """Rows and columns that a mask's pixels lie in."""
+    x, y, width, height = (int(value) for value in mask_utils.toBbox(rle))
+    return slice(y, y + height), slice(x, x + width)
+
+
+def _blend(
+    source: Image, target: Image, where: NDArray[np.bool_], color: Color, opacity: float
+) -> None:
+    """Write ``color`` over ``source`` into ``target`` at the pixels ``where``, in place."""
+    mixed = source[where] * (1 - opacity) + np.array(color) * opacity
+    target[where] = np.rint(mixed).astype(np.uint8)
+
+
+def _outlines(mask: Image, origin: tuple[int, int], scale: _Scale) -> list[Outline]:
+    """Outlines (N, 2) in panel px of a mask cut out at ``origin`` (x, y) original px."""
+    enlarged = np.ascontiguousarray(_enlarge(mask, scale.zoom))
+    found, _ = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    offset = np.array(origin) * scale.zoom
+    # Pixel centres sit at +0.5, before and after the shrink.
+    return [(line.reshape(-1, 2) + offset + 0.5) * scale.shrink - 0.5 for line in found]
+
+
+def _draw_outline(panel: Image, points: Outline, color: Color, thickness: int) -> None:
+    fixed_point = np.rint(points * 2**LINE_SHIFT).astype(np.int32)
+    cv2.polylines(panel, [fixed_point], True, color, thickness, cv2.LINE_AA, LINE_SHIFT)
+
+
+def _titled(panel: Image, words: list[tuple[str, Color]]) -> Image:
+    """The panel below a strip with ``words`` side by side, widened to hold them."""
+    height, width = panel.shape[:2]
+    cell_size = (TITLE_HEIGHT + height + GAP, max(width, PANEL_MIN_WIDTH) + GAP, 3)
+    cell = np.full(cell_size, PAPER, np.uint8)
+    cell[TITLE_HEIGHT : TITLE_HEIGHT + height, :width] = panel
+    x = 2
+    for word, color in words:
+        cv2.putText(cell, word, (x, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.55, color, 1, cv2.LINE_AA)
+        x += cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)[0][0] + 14
+    return cell

@@ -1,0 +1,134 @@
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as mask_utils
+
+from mmsam.visualization import draw_prediction
+from mmsam.visualization.prediction_picture import GAP, PANEL_MIN_WIDTH, TITLE_HEIGHT
+
+BOXES, TRUTH, PREDICTION, ERRORS = range(4)
+
+
+def rectangle(size, x1, y1, x2, y2):
+    mask = np.zeros(size, np.uint8, order='F')
+    mask[y1:y2, x1:x2] = 1
+    return mask_utils.encode(mask)
+
+
+def panel(picture, index, size):
+    """The pixels of one panel of a picture whose panels stand in a row."""
+    height, width = size
+    left = GAP + index * (max(width, PANEL_MIN_WIDTH) + GAP)
+    return picture[TITLE_HEIGHT : TITLE_HEIGHT + height, left : left + width].astype(int)
+
+
+@pytest.fixture
+def shifted():
+    """A black page of 100 x 80 px with one 20 x 20 object, predicted 4 px too far right.
+
+    It is enlarged five times, to panels of 500 x 400 px.
+    """
+    size = (100, 80)
+    return draw_prediction(
+        np.zeros((*size, 3), np.uint8),
+        np.array([[10, 20, 30, 40]], np.float32),
+        [rectangle(size, 10, 20, 30, 40)],
+        [rectangle(size, 14, 20, 34, 40)],
+    )
+
+
+def test_the_panels_stand_in_a_row(shifted):
+    assert shifted.dtype == np.uint8
+    assert shifted.shape == (500 + TITLE_HEIGHT + GAP, 4 * (400 + GAP) + GAP, 3)
+
+
+def test_the_box_line_runs_along_the_pixels_inside_the_box(shifted):
+    boxes = panel(shifted, BOXES, (500, 400)).sum(axis=2)
+    row = boxes[150]
+    assert row[50] > 0 and row[149] > 0
+    assert row[:48].sum() == 0 and row[54:146].sum() == 0 and row[152:].sum() == 0
+    column = boxes[:, 100]
+    assert column[100] > 0 and column[199] > 0
+    assert column[:98].sum() == 0 and column[104:196].sum() == 0 and column[202:].sum() == 0
+
+
+def test_masks_lie_where_they_belong_and_keep_their_colour(shifted):
+    truth = panel(shifted, TRUTH, (500, 400))
+    prediction = panel(shifted, PREDICTION, (500, 400))
+    assert truth[150, 60].any() and not prediction[150, 60].any()
+    assert prediction[150, 160].any() and not truth[150, 160].any()
+    assert not truth[150, 47].any() and not truth[95, 100].any() and not truth[205, 100].any()
+    assert (truth[150, 100] == prediction[150, 100]).all()
+
+
+def test_errors_are_told_apart(shifted):
+    errors = panel(shifted, ERRORS, (500, 400))
+    red, green, blue = range(3)
+    assert errors[150, 52:68].argmax(axis=1).tolist() == [blue] * 16  # missed: x 10..14
+    assert errors[150, 72:148].argmax(axis=1).tolist() == [green] * 76  # found: x 14..30
+    assert errors[150, 152:168].argmax(axis=1).tolist() == [red] * 16  # added: x 30..34
+    assert not errors[150, 172:].any() and not errors[:98].any()
+
+
+def test_the_title_gives_the_mean_iou(monkeypatch):
+    words = []
+    put_text = cv2.putText
+    monkeypatch.setattr(cv2, 'putText', lambda *args: (words.append(args[1]), put_text(*args)))
+    size = (50, 40)
+    draw_prediction(
+        np.zeros((*size, 3), np.uint8),
+        np.array([[0, 0, 20, 20], [20, 20, 40, 40]], np.float32),
+        [rectangle(size, 0, 0, 20, 20), rectangle(size, 20, 20, 40, 40)],
+        # half of the first object, nothing of the second
+        [rectangle(size, 0, 0, 10, 20), rectangle(size, 0, 0, 0, 0)],
+    )
+    assert words[:3] == ['2 prompt boxes', 'truth', 'prediction, mean IoU 0.25']
+
+
+def test_a_small_object_inside_a_large_one_stays_visible():
+    size = (100, 80)
+    small, large = rectangle(size, 30, 30, 40, 40), rectangle(size, 10, 10, 70, 90)
+    boxes = np.array([[30, 30, 40, 40], [10, 10, 70, 90]], np.float32)
+    picture = draw_prediction(np.zeros((*size, 3), np.uint8), boxes, [small, large], [small, large])
+    truth = panel(picture, TRUTH, (500, 400))
+    assert (truth[175, 175] != truth[250, 300]).any()
+    assert (truth[250, 300] == truth[100, 100]).all()
+
+
+def test_a_large_page_is_shrunk_and_its_thin_ink_stays_visible():
+    size = (3072, 2048)
+    ink = np.zeros(size, np.uint8, order='F')
+    ink[1000:2000, 1000:1200:6] = 1  # 1-px strokes; the panel shows 6 px as one
+    rle = mask_utils.encode(ink)
+    boxes = np.array([[1000, 1000, 1200, 2000]], np.float32)
+    picture = draw_prediction(np.full((*size, 3), 255, np.uint8), boxes, [rle], [rle])
+    truth = panel(picture, TRUTH, (512, 341))
+    assert picture.shape == (512 + TITLE_HEIGHT + GAP, 4 * (341 + GAP) + GAP, 3)
+    assert truth[170:330, 170:196].mean() < 250
+    assert (truth[:160] == 255).all() and (truth[:, 205:] == 255).all()
+
+
+def test_landscape_panels_stand_two_by_two():
+    image = np.zeros((256, 384, 3), np.uint8)
+    picture = draw_prediction(image, np.zeros((0, 4), np.float32), [], [])
+    assert picture.shape == (2 * (512 + TITLE_HEIGHT + GAP), 2 * (768 + GAP) + GAP, 3)
+
+
+def test_an_image_without_objects_is_shown_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (128, 100, 3), np.uint8)
+    picture = draw_prediction(image, np.zeros((0, 4), np.float32), [], [])
+    for index in (BOXES, TRUTH, PREDICTION):
+        assert (panel(picture, index, (512, 400))[1::4, 2::4] == image).all()
+
+
+def test_the_image_handed_in_is_not_drawn_on():
+    image = np.full((60, 50, 3), 7, np.uint8)
+    rle = rectangle((60, 50), 5, 5, 20, 20)
+    draw_prediction(image, np.array([[5, 5, 20, 20]], np.float32), [rle], [rle])
+    assert (image == 7).all()
+
+
+def test_every_object_needs_a_prediction():
+    rle = rectangle((60, 50), 5, 5, 20, 20)
+    with pytest.raises(ValueError):
+        draw_prediction(np.zeros((60, 50, 3), np.uint8), np.ones((1, 4)), [rle], [])
