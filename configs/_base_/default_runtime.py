@@ -24,6 +24,7 @@ custom_hooks = [
     dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss', resolution='low_res')),
     dict(type='ZeroShotHook'),
     dict(type='PromptedPictureHook', max_pictures=8),
+    dict(type='StockWeightsHook'),
 ]
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'

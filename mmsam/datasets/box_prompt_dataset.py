@@ -102,6 +102,8 @@ class BoxPromptDataset(BaseDataset):
         img_dir = Path(self.data_prefix['img'])
         classes, images = self.reader.read_images(img_dir, self._metainfo.get('classes'))
         self._metainfo['classes'] = classes
+        if self.reader.category_ids is not None:
+            self._metainfo['category_ids'] = self.reader.category_ids
         missing = [image.img_path for image in images if not os.path.isfile(image.img_path)]
         if missing:
             raise DataError(

@@ -9,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mmsam.errors import CheckpointError
 from mmsam.registry import RUNNERS
 
 
@@ -39,7 +40,16 @@ class SAMRunner(Runner):
             self._has_loaded = True
             return {}
         keys = [(r'^module\.', '')] if revise_keys is None else revise_keys
-        return super().load_checkpoint(filename, map_location, strict or is_sam, keys)
+        try:
+            checkpoint = super().load_checkpoint(filename, map_location, strict or is_sam, keys)
+        except RuntimeError as error:  # mmengine's strict loading, and torch on a damaged file
+            raise CheckpointError(f'{filename} cannot be loaded: {error}') from error
+        if self._resume and not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
+            raise CheckpointError(
+                f'{filename} holds weights without the state of a run: start from them with '
+                '--load-from.'
+            )
+        return checkpoint
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed training; a ``model_wrapper_cfg`` in the config goes first."""

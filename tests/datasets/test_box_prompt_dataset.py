@@ -120,8 +120,10 @@ def test_classes_are_chosen_by_metainfo(world):
     reader = world.write_json(content)
     dataset = build(world, reader)
     assert dataset.metainfo['classes'] == ('thing', 'late')  # ascending id
+    assert dataset.metainfo['category_ids'] == (7, 9)
     assert dataset[0]['labels'].tolist() == [1, 0]
     dataset = build(world, reader, metainfo={'classes': ['late']})
+    assert dataset.metainfo['category_ids'] == (9,)
     assert len(dataset) == 1 and dataset[0]['boxes'].tolist() == BOXES_A[:1]
     assert dataset[0]['labels'].tolist() == [0]
     with pytest.raises(ConfigError, match="'thign'.*did you mean 'thing'"):

@@ -56,6 +56,9 @@ class AnnotationReader(ABC):
     data set's, to which relative paths belong.
     """
 
+    category_ids: tuple[int | str, ...] | None = None
+    """The format's own ids of the classes, known after :meth:`read_images`; None if it has none."""
+
     @abstractmethod
     def read_images(
         self, img_dir: Path, classes: Sequence[str] | None

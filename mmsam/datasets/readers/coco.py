@@ -45,6 +45,8 @@ class CocoReader(AnnotationReader):
         classes, labels = self._read_categories(content['categories'], classes)
         images = self._read_image_records(content['images'], img_dir)
         self._add_objects(content['annotations'], images, labels)
+        ids = {label: key for key, label in labels.items() if label is not None}
+        self.category_ids = tuple(ids[label] for label in range(len(classes)))
         return classes, list(images.values())
 
     def read_objects(self, image: AnnotatedImage) -> Objects:

@@ -1,6 +1,7 @@
 """Hooks: they change what a run uses or records, never tensors."""
 
 from .mask_loss_hook import MaskLossHook
+from .stock_weights_hook import StockWeightsHook
 from .zero_shot_hook import ZeroShotHook
 
-__all__ = ['MaskLossHook', 'ZeroShotHook']
+__all__ = ['MaskLossHook', 'StockWeightsHook', 'ZeroShotHook']

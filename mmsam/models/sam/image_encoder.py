@@ -62,6 +62,7 @@ class SAMImageEncoder(BaseModule):
         embed_dim, num_heads = sizes['embed_dim'], sizes['num_heads']
         if embed_dim % num_heads:
             raise ValueError(f'num_heads {num_heads} must divide embed_dim {embed_dim}')
+        self.arch_name = arch if isinstance(arch, str) else None
         self.img_size = img_size
         self.out_chans = out_chans
         self.with_cp = with_cp

@@ -1,0 +1,38 @@
+"""Leaves the tuned weights in the layout that every SAM program opens."""
+
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmsam.checkpoint import read_state_dict, save_stock_weights
+from mmsam.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StockWeightsHook(Hook):
+    """Write ``WORK_DIR/sam_<architecture>_tuned.pth`` at the end of training.
+
+    It holds the best checkpoint's weights where one was kept, else the last ones, under upstream's
+    keys and nothing else. The name carries the architecture, from which some labelling tools
+    read it. Models that are no whole SAM are left alone.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook wrote the last checkpoint
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, 'load_weights'):
+            return
+        best = runner.message_hub.get_info('best_ckpt')
+        if best is not None and Path(best).is_file():
+            state_dict, origin = read_state_dict(str(best)), Path(best).name
+        else:
+            state_dict, origin = model.state_dict(), 'the last iteration'
+        name = model.image_encoder.arch_name
+        path = Path(runner.work_dir) / f'sam_{name + "_" if name else ""}tuned.pth'
+        save_stock_weights(state_dict, path)
+        runner.logger.info(f'Weights of {origin} for every SAM program: {path}')
