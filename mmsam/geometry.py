@@ -10,7 +10,6 @@ The frames, in the order an image passes them:
 Sizes are (h, w), coordinates are (x, y), boxes are xyxy with exclusive far edges.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from mmsam.checkpoint import load_weights
+from mmsam.errors import ConfigError
 from mmsam.models.sam import SAMImageEncoder
 from mmsam.registry import MODELS
 
@@ -29,9 +30,11 @@ class SAMBackbone(SAMImageEncoder):
         out_chans: int = 256,
         with_cp: bool = False,
         frozen: bool = False,
-        init_cfg: dict | list[dict] | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(arch, img_size, out_chans, with_cp, init_cfg)
+        if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
+            raise ConfigError(f'SAMBackbone: Pretrained needs a checkpoint, got {init_cfg}.')
         self.frozen = frozen
         if frozen:
             self.requires_grad_(False)

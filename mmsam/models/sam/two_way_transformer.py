@@ -1,5 +1,6 @@
 """The transformer of SAM's mask decoder: tokens and image attend to each other."""
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -124,5 +125,5 @@ class TwoWayAttentionBlock(BaseModule):
             keys, key_pe, queries + query_pe, queries, counts
         )
         if counts is not None:
-            keys = keys.repeat_interleave(keys.new_tensor(counts).long(), dim=0)
+            keys = keys.repeat_interleave(torch.tensor(counts, device=keys.device), dim=0)
         return queries, self.norm4(keys + attended)

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from reference_sam import build_reference_sam
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from mmsam.geometry import (
+    MASK_THRESHOLD,
+    logits_to_original,
+    resize_longest_side_size,
+    scale_boxes,
+)
+
+
+@pytest.mark.parametrize(
+    ('original_size', 'image_size', 'input_size'),
+    [
+        ((480, 640), 1024, (768, 1024)),
+        ((1000, 333), 256, (256, 85)),  # 85.248
+        ((337, 1000), 256, (86, 256)),  # 86.272
+        ((512, 5), 256, (256, 3)),  # 2.5 goes up; round to even would give 2
+        ((512, 7), 256, (256, 4)),  # 3.5
+        ((64, 64), 128, (128, 128)),
+        ((1000, 1), 256, (256, 1)),  # 0.256 would vanish
+        ((1, 4000), 1024, (1, 1024)),
+    ],
+)
+def test_resize_longest_side_size(original_size, image_size, input_size):
+    assert resize_longest_side_size(original_size, image_size) == input_size
+
+
+def test_resize_longest_side_size_rounds_as_upstream():
+    for height in range(20, 900, 37):
+        for width in range(20, 900, 41):
+            for side in (128, 320, 1024):
+                assert resize_longest_side_size(
+                    (height, width), side
+                ) == ResizeLongestSide.get_preprocess_shape(height, width, side)
+
+
+def test_scale_boxes_by_hand():
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0], [0.0, 0.0, 200.0, 100.0]])
+    scaled = scale_boxes(boxes, from_size=(100, 200), to_size=(50, 400))
+    # x doubles, y halves; the far corner of the image stays the far corner
+    assert scaled.tolist() == [[20.0, 10.0, 60.0, 30.0], [0.0, 0.0, 400.0, 50.0]]
+
+
+def test_scale_boxes_there_and_back():
+    boxes = torch.rand(50, 4) * 700
+    there = scale_boxes(boxes, (611, 733), (214, 256))
+    torch.testing.assert_close(
+        scale_boxes(there, (214, 256), (611, 733)), boxes, rtol=1e-6, atol=1e-4
+    )
+
+
+def test_scale_boxes_as_upstream():
+    original_size = (611, 733)
+    input_size = resize_longest_side_size(original_size, 256)
+    boxes = torch.rand(20, 4) * 600
+    torch.testing.assert_close(
+        scale_boxes(boxes, original_size, input_size),
+        ResizeLongestSide(256).apply_boxes_torch(boxes, original_size),
+        rtol=1e-6,
+        atol=1e-5,
+    )
+
+
+def test_scale_boxes_without_boxes():
+    assert scale_boxes(torch.zeros(0, 4), (10, 20), (5, 10)).shape == (0, 4)
+
+
+def test_logits_to_original_by_hand():
+    low_res = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
+    # centres of the 8 px lie at -.375, -.125, .125, ... in cells: clamped, then linear
+    ramp = torch.tensor([0.0, 0.0, 0.125, 0.375, 0.625, 0.875, 1.0, 1.0])
+    enlarged = 2 * ramp[:, None] + ramp[None]
+    whole = logits_to_original(low_res, 8, input_size=(8, 8), original_size=(8, 8))
+    torch.testing.assert_close(whole[0, 0], enlarged)
+
+    cropped = logits_to_original(low_res, 8, input_size=(8, 3), original_size=(8, 3))
+    torch.testing.assert_close(cropped[0, 0], enlarged[:, :3])
+
+    # half the size without antialiasing: the mean of the two middle px
+    halved = logits_to_original(low_res, 8, input_size=(4, 8), original_size=(2, 8))
+    torch.testing.assert_close(halved[0, 0], enlarged[:4].reshape(2, 2, 8).mean(1))
+
+
+def test_logits_to_original_sees_nothing_of_the_far_padding():
+    low_res = torch.full((1, 1, 8, 8), -1.0)
+    low_res[..., 5:] = 1e6  # cell 4 covers px 16 to 19, and the last px inside sees cell 5 not
+    logits = logits_to_original(low_res, 32, input_size=(32, 17), original_size=(320, 170))
+    assert (logits == -1).all()
+
+
+def test_logits_to_original_gives_float32():
+    low_res = torch.zeros(1, 1, 2, 2, dtype=torch.float16)
+    assert logits_to_original(low_res, 8, (8, 8), (5, 5)).dtype == torch.float32
+
+
+@pytest.mark.parametrize('original_size', [(96, 128), (480, 640), (31, 41)])
+def test_logits_to_original_is_upstreams_postprocess_masks(original_size):
+    sam = build_reference_sam(
+        dict(embed_dim=16, depth=1, num_heads=1, global_attn_indexes=()), img_size=128
+    )
+    low_res = torch.randn(3, 2, 32, 32)
+    input_size = resize_longest_side_size(original_size, 128)
+    assert torch.equal(
+        logits_to_original(low_res, 128, input_size, original_size),
+        sam.postprocess_masks(low_res, input_size, original_size),
+    )
+
+
+def test_threshold_is_upstreams():
+    assert MASK_THRESHOLD == Sam.mask_threshold
