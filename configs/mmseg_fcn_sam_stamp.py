@@ -19,9 +19,7 @@ model = dict(
     data_preprocessor=data_preprocessor,
     backbone=dict(
         type='SAMBackbone',
-        arch=dict(
-            embed_dim=192, depth=6, num_heads=3, window_size=8, global_attn_indexes=(2, 5)
-        ),
+        arch=dict(embed_dim=192, depth=6, num_heads=3, window_size=8, global_attn_indexes=(2, 5)),
         img_size=image_size,
     ),
     decode_head=dict(

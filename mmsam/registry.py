@@ -15,9 +15,7 @@ def _child(parent: Registry, *folders: str) -> Registry:
     """Child of one of mmseg's registries, with mmsam's ``folders`` added to its locations."""
     own = [f'{SCOPE}.{folder}' for folder in folders]
     # mmengine keeps the locations in `_locations` and offers no other access to them
-    return Registry(
-        parent.name, parent=parent, scope=SCOPE, locations=[*parent._locations, *own]
-    )
+    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[*parent._locations, *own])
 
 
 MODELS = _child(mmseg_registry.MODELS, 'models')

@@ -12,7 +12,7 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument(
-        '--out', metavar='JSON', help="write the predictions as COCO results, masks as RLE"
+        '--out', metavar='JSON', help='write the predictions as COCO results, masks as RLE'
     )
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write a picture of every image: box, truth, prediction'

@@ -5,10 +5,27 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from mmengine.config import DictAction
 
 from mmsam.errors import MMSAMError
+
+
+class _KeyValues(DictAction):
+    """mmengine's ``KEY=VALUE`` pairs; a word without ``=`` is a usage error, not a traceback."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        wrong = [value for value in values if '=' not in value]
+        if wrong:
+            parser.error(f'{option_string}: expected KEY=VALUE, got {wrong[0]!r}')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +37,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         '--cfg-options',
         dest='cfg_options',
         nargs='+',
-        action=DictAction,
+        action=_KeyValues,
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. model.image_encoder.with_cp=True '
         'train_cfg.max_iters=500; lists as key="[a,b]" or key=a,b',

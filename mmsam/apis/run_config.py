@@ -12,9 +12,7 @@ from mmsam.errors import ConfigError, DataError
 MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
 
 
-def load_run_config(
-    path: str, cfg_options: dict[str, Any] | None, work_dir: str | None
-) -> Config:
+def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str | None) -> Config:
     """Read a config, apply overrides, fill in the work dir and the classic ``evaluation``.
 
     Args:

@@ -35,15 +35,18 @@ class SAMRunner(Runner):
         """Load weights (``load_from``), or a whole checkpoint on resume; see mmengine."""
         model = self.model.module if is_model_wrapper(self.model) else self.model
         is_sam = hasattr(model, 'load_weights')
-        if is_sam and not self._resume:
+        if is_sam:
+            # on resume too: it says what does not fit, and refuses files that would run code
             model.load_weights(filename)
-            self._has_loaded = True
-            return {}
+            if not self._resume:
+                self._has_loaded = True
+                return {}
         keys = [(r'^module\.', '')] if revise_keys is None else revise_keys
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict or is_sam, keys)
-        except RuntimeError as error:  # mmengine's strict loading, and torch on a damaged file
-            raise CheckpointError(f'{filename} cannot be loaded: {error}') from error
+        except (RuntimeError, OSError) as error:
+            reason = ' '.join(str(error).split())
+            raise CheckpointError(f'{filename} cannot be loaded: {reason}') from error
         if self._resume and not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
             raise CheckpointError(
                 f'{filename} holds weights without the state of a run: start from them with '

@@ -1,5 +1,7 @@
 # Stamps on scanned documents (StaVer), as converted by staver.py; SAM's 1024 px.
-prepare_data = 'python tools/dataset_converters/staver.py SRC data/staver, SRC being the unpacked StaVer archive'
+prepare_data = (
+    'python tools/dataset_converters/staver.py SRC data/staver, SRC being the StaVer archive'
+)
 data_root = 'data/staver'
 image_size = 1024
 train_pipeline = [

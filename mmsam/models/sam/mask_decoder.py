@@ -117,6 +117,7 @@ class SAMMaskDecoder(BaseModule):
         number each.
         """
         first, norm, activation, second, last_activation = self.output_upscaling
+        assert isinstance(norm, LayerNorm2d)
         x = activation(norm.normalize_last(_transposed_conv_cells(image_tokens, first)))
         x = last_activation(_transposed_conv_cells(x, second))  # (P, N, 4, 4, C/8)
         num_prompts = x.shape[0]

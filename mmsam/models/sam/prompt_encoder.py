@@ -104,19 +104,14 @@ class SAMPromptEncoder(BaseModule):
             labels = torch.cat([labels, labels.new_full((labels.shape[0], 1), -1)], dim=1)
         encoding = self.pe_layer.encode((coords + 0.5) / self.image_size)
         is_point = (labels != -1)[..., None]
-        kinds = torch.cat(
-            [
-                self.not_a_point_embed.weight,
-                self.point_embeddings[0].weight,
-                self.point_embeddings[1].weight,
-            ]
-        )
+        points = self.point_embeddings[:2].parameters()
+        kinds = torch.cat([self.not_a_point_embed.weight, *points])
         return encoding * is_point + kinds[labels.long() + 1]
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
         """Boxes (P, 4) to their two corners' embeddings (P, 2, C)."""
         corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.image_size
-        kinds = torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
+        kinds = torch.cat(list(self.point_embeddings[2:].parameters()))
         return self.pe_layer.encode(corners) + kinds
 
 

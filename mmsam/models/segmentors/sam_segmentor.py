@@ -150,13 +150,11 @@ class SAMSegmentor(BaseModel):
         """Losses of the batch; the samples need ``gt_instances.masks``."""
         if self.mask_loss is None:
             raise ConfigError(
-                'The model has no loss: add dict(type=\'MaskLossHook\', loss=dict(...)) to '
+                "The model has no loss: add dict(type='MaskLossHook', loss=dict(...)) to "
                 'custom_hooks.'
             )
         boxes, image_index = _gather_boxes(data_samples, inputs.device)
-        logits, iou_predictions = self.decode_boxes(
-            self.encode_images(inputs), boxes, image_index
-        )
+        logits, iou_predictions = self.decode_boxes(self.encode_images(inputs), boxes, image_index)
         sizes = torch.tensor([sample.img_shape for sample in data_samples], device=inputs.device)
         with torch.autocast(inputs.device.type, enabled=False):  # losses in float32
             return self.mask_loss(
@@ -194,18 +192,14 @@ class SAMSegmentor(BaseModel):
         return torch.set_grad_enabled(torch.is_grad_enabled() and part not in self.frozen)
 
 
-def _gather_boxes(
-    data_samples: list[SAMDataSample], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _gather_boxes(data_samples: list[SAMDataSample], device: torch.device) -> tuple[Tensor, Tensor]:
     """All prompts of the batch (P, 4) and the index of each one's image (P,)."""
     counts = torch.tensor([len(sample.prompts) for sample in data_samples], device=device)
     boxes = torch.cat([sample.prompts.boxes.to(device) for sample in data_samples])
     return boxes, torch.arange(len(data_samples), device=device).repeat_interleave(counts)
 
 
-def _pad_masks(
-    data_samples: list[SAMDataSample], image_size: int, device: torch.device
-) -> Tensor:
+def _pad_masks(data_samples: list[SAMDataSample], image_size: int, device: torch.device) -> Tensor:
     """The truth of all prompts (P, S, S) uint8, padded px."""
     padded = []
     for sample in data_samples:
