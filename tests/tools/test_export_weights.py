@@ -1,0 +1,119 @@
+"""The exporter on a training checkpoint of a small SAM."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from mmengine.logging import HistoryBuffer
+from reference_sam import build_reference_sam
+from tiny_sam import TINY_ARCH
+
+from mmsam.checkpoint import read_state_dict
+from tools import export_weights
+
+SCRIPT = Path(export_weights.__file__)
+
+
+@pytest.fixture
+def weights() -> dict[str, torch.Tensor]:
+    return build_reference_sam(TINY_ARCH, 64).state_dict()
+
+
+@pytest.fixture
+def checkpoint(tmp_path, weights) -> Path:
+    path = tmp_path / 'iter_9.pth'
+    content = {
+        'meta': dict(iter=9),
+        'message_hub': dict(log_scalars={'loss': HistoryBuffer([0.5], [1])}),
+        'state_dict': {f'module.{key}': value for key, value in weights.items()},
+        'optimizer': {'state': {0: {'exp_avg': torch.ones(2)}}},
+    }
+    torch.save(content, path)
+    return path
+
+
+def test_a_flat_file_that_upstream_opens(tmp_path, checkpoint, weights):
+    out = tmp_path / 'new_folder' / 'sam_vit_b_stamps.pth'
+    command = [sys.executable, SCRIPT, checkpoint, out]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=SCRIPT.parents[1], check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f'{out}: {len(weights)} tensors' in done.stdout
+    assert 'read again and equal' in done.stdout
+    sam = build_reference_sam(TINY_ARCH, 64)
+    for parameter in sam.parameters():
+        parameter.data.zero_()
+    sam.load_state_dict(torch.load(out, weights_only=True), strict=True)
+    for key, value in sam.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+
+
+def test_a_hugging_face_folder(tmp_path, checkpoint, weights, capsys):
+    out = tmp_path / 'hf'
+    assert export_weights.main([str(checkpoint), str(out), '--format', 'hf']) == 0
+    assert str(out / 'model.safetensors') in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {'model.safetensors', 'config.json'}
+    theirs = safetensors.torch.load_file(out / 'model.safetensors')
+    assert torch.equal(theirs['vision_encoder.pos_embed'], weights['image_encoder.pos_embed'])
+    # and back
+    flat = tmp_path / 'flat.pth'
+    assert export_weights.main([str(out), str(flat)]) == 0
+    back = read_state_dict(str(flat))
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[key], value) for key, value in weights.items())
+
+
+def test_the_checkpoint_is_never_replaced(tmp_path, checkpoint, capsys):
+    content = checkpoint.read_bytes()
+    link = tmp_path / 'link.pth'
+    link.symlink_to(checkpoint)
+    for out in (checkpoint, link):
+        assert export_weights.main([str(checkpoint), str(out)]) == 2
+        assert 'the checkpoint itself' in capsys.readouterr().err
+    assert checkpoint.read_bytes() == content
+
+    folder = tmp_path / 'hf'
+    assert export_weights.main([str(checkpoint), str(folder), '--format', 'hf']) == 0
+    for source in (folder, folder / 'model.safetensors'):
+        assert export_weights.main([str(source), str(folder), '--format', 'hf']) == 2
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'expected'),
+    [
+        (['nothing.pth', 'out.pth'], 4, 'does not exist'),
+        (['iter_9.pth', 'folder'], 2, 'expected a file'),
+        (['iter_9.pth', 'file', '--format', 'hf'], 2, 'expected a folder'),
+        (['encoder.pth', 'out.pth'], 4, 'no whole SAM: no keys prompt_encoder.*, mask_decoder.*'),
+    ],
+)
+def test_errors_are_one_line_and_write_nothing(
+    tmp_path, monkeypatch, checkpoint, capsys, arguments, code, expected
+):
+    monkeypatch.chdir(tmp_path)
+    Path('folder').mkdir()
+    Path('file').write_text('mine')
+    torch.save({'image_encoder.pos_embed': torch.ones(1, 2, 2, 4)}, 'encoder.pth')
+    assert export_weights.main(arguments) == code
+    error = capsys.readouterr().err
+    assert expected in error and error.count('\n') == 1
+    assert not Path('out.pth').exists()
+    assert Path('file').read_text() == 'mine'
+
+
+def test_a_file_that_reads_back_differently_is_an_error(tmp_path, monkeypatch, checkpoint, capsys):
+    def faulty(state_dict: dict[str, torch.Tensor], path: Path) -> None:
+        changed = dict(state_dict)
+        key = 'mask_decoder.iou_token.weight'
+        changed[key] = changed[key] + 1
+        torch.save(changed, path)
+
+    monkeypatch.setattr(export_weights, 'save_stock_weights', faulty)
+    assert export_weights.main([str(checkpoint), str(tmp_path / 'out.pth')]) == 4
+    captured = capsys.readouterr()
+    assert 'differs in mask_decoder.iou_token.weight' in captured.err
+    assert 'equal' not in captured.out
