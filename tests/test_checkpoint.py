@@ -23,17 +23,15 @@ from torch import Tensor, nn
 
 from mmsam import checkpoint
 from mmsam.checkpoint import (
-    from_hugging_face,
-    hugging_face_config,
     load_weights,
     read_state_dict,
     save_hugging_face,
     save_stock_weights,
     stock_state_dict,
-    to_hugging_face,
 )
 from mmsam.errors import CheckpointError
 from mmsam.models import SAMBackbone
+from mmsam.weight_layouts import from_hugging_face, hugging_face_config, to_hugging_face
 
 DATA = Path(__file__).parent / 'data'
 
