@@ -36,7 +36,7 @@ setup-tests: $(VENV)/installed-tests
 
 $(DEMO_DATA)/annotations_train.json: | setup
 	$(BIN)/python tools/dataset_converters/make_stamps.py data/tiny_stamps_pages \
-		--pages 400 --page-size 362 512
+		--pages 400 --page-size 512 362
 	$(BIN)/python tools/dataset_converters/staver.py data/tiny_stamps_pages $(DEMO_DATA) \
 		--object region
 

@@ -18,7 +18,7 @@ setup(
     name='mmsam',
     version='0.1.0',
     description='Fine-tune Segment Anything (SAM) on your own masks, the MMSegmentation way',
-    long_description=Path('README.md').read_text(),
+    long_description=(Path(__file__).parent / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',

@@ -13,6 +13,10 @@ NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
 PORT=${PORT:-${MASTER_PORT:-29500}}
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
+if ! [[ $PORT =~ ^[1-9][0-9]{0,4}$ ]] || ((PORT > 65535)); then
+    echo "LaunchError: PORT: expected a number from 1 to 65535, got '$PORT'." >&2
+    exit 5
+fi
 # the first node listens on the port: find out now, not from a stack trace of every process
 if [[ $NODE_RANK == 0 ]] && ! "$PYTHON" - "$PORT" <<'CHECK'; then
 import socket, sys
@@ -20,11 +24,11 @@ with socket.socket() as listener:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(('', int(sys.argv[1])))
-    except (OSError, OverflowError, ValueError):
+    except OSError:
         sys.exit(1)
 CHECK
     echo "LaunchError: port $PORT is taken or cannot be used, by another job perhaps:" \
-        "choose another one, PORT=$((PORT + 1)) $0 ..." >&2
+        "choose another one, e.g. PORT=$((PORT < 65535 ? PORT + 1 : 29501))." >&2
     exit 5
 fi
 exec "$PYTHON" -m torch.distributed.run --nnodes="$NNODES" --node_rank="$NODE_RANK" \

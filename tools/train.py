@@ -41,7 +41,6 @@ def main(args: argparse.Namespace) -> None:
     apply_start(config, args)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
-        config.default_hooks.checkpoint.pop('save_best', None)
     if args.amp:
         config.optim_wrapper.type = 'mmsam.BFloat16OptimWrapper'
     if args.seed is not None:

@@ -29,7 +29,7 @@ def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str
         config = Config.fromfile(path)
         if cfg_options:
             config.merge_from_dict(cfg_options)
-    except (KeyError, TypeError, SyntaxError, FileNotFoundError) as error:
+    except Exception as error:  # a config is code: it may raise anything
         raise ConfigError(f'{path}: {type(error).__name__}: {error}') from error
     if work_dir is not None:
         config.work_dir = work_dir
@@ -58,6 +58,8 @@ def _apply_evaluation(config: Config) -> None:
     evaluation = config.pop('evaluation', None)
     if evaluation is None:
         return
+    if not isinstance(evaluation, dict):
+        raise ConfigError(f'evaluation: expected dict(interval=...), got {evaluation!r}.')
     unknown = set(evaluation) - {'interval', 'save_best'}
     if unknown:
         raise ConfigError(
@@ -65,7 +67,7 @@ def _apply_evaluation(config: Config) -> None:
             'to val_evaluator.'
         )
     if 'interval' in evaluation:
-        interval = evaluation.interval
+        interval = evaluation['interval']
         if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
             raise ConfigError(
                 f'evaluation.interval: expected a whole number of at least 1, got {interval!r}; '
@@ -73,4 +75,4 @@ def _apply_evaluation(config: Config) -> None:
             )
         config.train_cfg.val_interval = interval
     if 'save_best' in evaluation:
-        config.default_hooks.checkpoint.save_best = evaluation.save_best
+        config.default_hooks.checkpoint.save_best = evaluation['save_best']

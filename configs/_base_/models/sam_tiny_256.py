@@ -1,10 +1,10 @@
-# A small SAM at 256 px that trains from scratch on a CPU; the prompt encoder stays as it starts.
+# A small SAM (5.6 M parameters) at 256 px that trains from random weights on a CPU.
 model = dict(
     type='SAMSegmentor',
     data_preprocessor=dict(type='SAMDataPreprocessor', image_size=256),
     image_encoder=dict(
         type='SAMImageEncoder',
-        arch=dict(embed_dim=192, depth=6, num_heads=3, window_size=8, global_attn_indexes=(2, 5)),
+        arch=dict(embed_dim=128, depth=4, num_heads=4, window_size=8, global_attn_indexes=(1, 3)),
         img_size=256,
     ),
     prompt_encoder=dict(type='SAMPromptEncoder', image_size=256),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmsam.checkpoint import load_weights
 from mmsam.errors import ConfigError, DataError
 from mmsam.geometry import MASK_THRESHOLD, logits_to_original
+from mmsam.models.sam.initialization import init_from_scratch
 from mmsam.registry import MODELS
 from mmsam.structures import SAMDataSample
 from mmsam.structures.rle import encode_masks
@@ -77,6 +78,12 @@ class SAMSegmentor(BaseModel):
                 )
         for name in self.frozen:
             getattr(self, name).requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Initialise for training from nothing; weights that a run loads replace all of it."""
+        if not self.is_init:
+            init_from_scratch(self.image_encoder, self.prompt_encoder, self.mask_decoder)
+        super().init_weights()  # what an init_cfg asks for goes first
 
     def load_weights(self, source: str) -> None:
         """Load stock or tuned SAM weights strictly; see ``mmsam.checkpoint.load_weights``."""

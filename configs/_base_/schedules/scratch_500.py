@@ -1,15 +1,15 @@
-# AdamW at 1.2e-3 for a small SAM from random weights: warm-up, times a cosine to 0.
+# AdamW at 1.5e-3 for a small SAM from random weights: warm-up, times a cosine to 0.
 # Both factors multiply; the cosine spans train_cfg.max_iters, whatever that is set to.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TrainableParamsConstructor',
-    optimizer=dict(type='AdamW', lr=1.2e-3, weight_decay=0.01, fused=True),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=40, by_epoch=False),
     dict(type='CosineAnnealingLR', by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,0 +1,168 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from mmsam.engine import distributed, init_distributed
+from mmsam.engine.distributed import _first_host
+from mmsam.errors import LaunchError
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """Backends of the groups that would have been created; the environment starts empty."""
+    backends: list[str] = []
+    monkeypatch.setattr(os, 'environ', {'PATH': ''})
+    monkeypatch.setattr(dist, 'init_process_group', backends.append)
+    monkeypatch.setattr(distributed.torch.cuda, 'is_available', lambda: False)
+    return backends
+
+
+def set_variables(**variables: object) -> None:
+    os.environ.update({name: str(value) for name, value in variables.items()})
+
+
+def torch_variables() -> dict[str, str]:
+    names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+    return {name: os.environ[name] for name in names}
+
+
+TORCHRUN = dict(RANK=3, LOCAL_RANK=1, WORLD_SIZE=4, MASTER_ADDR='gpu7', MASTER_PORT=4711)
+
+
+def test_none_joins_nothing(joined):
+    init_distributed('none')
+    assert joined == []
+
+
+def test_torchrun(joined):
+    set_variables(**TORCHRUN)
+    init_distributed('pytorch')
+    assert joined == ['gloo']
+    assert torch_variables() == {name: str(value) for name, value in TORCHRUN.items()}
+
+
+def test_gpus_use_nccl_and_their_own_device(joined, monkeypatch):
+    devices = []
+    monkeypatch.setattr(distributed.torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(distributed.torch.cuda, 'set_device', devices.append)
+    set_variables(**TORCHRUN)
+    init_distributed('pytorch')
+    assert (joined, devices) == (['nccl'], [1])
+
+
+def test_slurm(joined):
+    set_variables(SLURM_PROCID=5, SLURM_LOCALID=1, SLURM_NTASKS=8, SLURM_NODELIST='n[01-04,7],gpu3')
+    init_distributed('slurm')
+    assert torch_variables() == dict(
+        RANK='5', LOCAL_RANK='1', WORLD_SIZE='8', MASTER_ADDR='n01', MASTER_PORT='29500'
+    )
+
+
+def test_slurm_keeps_an_address_and_a_port_that_are_set(joined):
+    set_variables(
+        SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NTASKS=1, SLURM_NODELIST='a,b',
+        MASTER_ADDR='b', MASTER_PORT=1234,
+    )  # fmt: skip
+    init_distributed('slurm')
+    assert (os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']) == ('b', '1234')
+
+
+def test_slurm_goes_before_variables_of_an_outer_job(joined):
+    """A shell inside an allocation may carry RANK of something else."""
+    set_variables(RANK=9, LOCAL_RANK=9, WORLD_SIZE=99)
+    set_variables(SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NTASKS=2, SLURM_NODELIST='a')
+    init_distributed('slurm')
+    assert (os.environ['RANK'], os.environ['LOCAL_RANK'], os.environ['WORLD_SIZE']) == (
+        '0', '0', '2',
+    )  # fmt: skip
+
+
+def test_mpi(joined):
+    set_variables(OMPI_COMM_WORLD_RANK=1, OMPI_COMM_WORLD_LOCAL_RANK=1, OMPI_COMM_WORLD_SIZE=2)
+    init_distributed('mpi')
+    assert torch_variables() == dict(
+        RANK='1', LOCAL_RANK='1', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT='29500'
+    )
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'missing'),
+    [
+        ('pytorch', 'RANK'),
+        ('slurm', 'SLURM_PROCID'),
+        ('mpi', 'OMPI_COMM_WORLD_RANK'),
+    ],
+)
+def test_a_missing_variable_is_named(joined, launcher, missing):
+    with pytest.raises(LaunchError, match=f'set no {missing}:'):
+        init_distributed(launcher)
+    assert joined == []
+
+
+@pytest.mark.parametrize('missing', ['RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR'])
+def test_every_variable_of_torchrun_is_needed(joined, missing):
+    set_variables(**TORCHRUN)
+    del os.environ[missing]
+    with pytest.raises(LaunchError, match=f'set no {missing}:'):
+        init_distributed('pytorch')
+
+
+def test_slurm_without_a_node_list(joined):
+    set_variables(SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NTASKS=1)
+    with pytest.raises(LaunchError, match='SLURM_NODELIST'):
+        init_distributed('slurm')
+
+
+def test_a_taken_port(monkeypatch):
+    with socket.socket() as other:
+        other.bind(('', 0))
+        other.listen()
+        port = other.getsockname()[1]
+        variables = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1')
+        for name, value in dict(variables, MASTER_PORT=port).items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(distributed.torch.cuda, 'is_available', lambda: False)
+        with pytest.raises(LaunchError, match=f'Rank 0 .* 127.0.0.1:{port}; is the port taken'):
+            init_distributed('pytorch')
+    assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ('node_list', 'first'),
+    [
+        ('gpu3', 'gpu3'),
+        ('gpu3,gpu4', 'gpu3'),
+        ('n[01-04,7],gpu3', 'n01'),
+        ('a-b-[3-5].x', 'a-b-3.x'),
+        ('n[7]', 'n7'),
+        ('gpu3,n[01-04]', 'gpu3'),
+    ],
+)
+def test_first_host_without_scontrol(joined, node_list, first):
+    assert _first_host(node_list) == first
+
+
+def test_no_host_in_the_list(joined):
+    with pytest.raises(LaunchError, match='SLURM_NODELIST'):
+        _first_host('')
+
+
+def make_scontrol(folder: Path, script: str) -> None:
+    (folder / 'scontrol').write_text(f'#!/bin/sh\n{script}\n')
+    (folder / 'scontrol').chmod(0o755)
+
+
+def test_scontrol_is_asked(monkeypatch, tmp_path):
+    make_scontrol(tmp_path, 'test "$1 $2 $3" = "show hostnames n[2-1]" && printf "x\\ny\\n"')
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    assert _first_host('n[2-1]') == 'x'
+
+
+def test_scontrol_that_fails_is_not_believed(monkeypatch, tmp_path):
+    """Its complaint would become the master's address."""
+    make_scontrol(tmp_path, 'echo slurm_load_conf error; exit 1')
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    assert _first_host('n[05-09]') == 'n05'

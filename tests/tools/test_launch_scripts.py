@@ -1,0 +1,311 @@
+"""The shell scripts: what they start, and whole runs of two processes."""
+
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import (
+    ROOT,
+    environment,
+    equal,
+    finish,
+    run_here,
+    start,
+    weights_of,
+    write_config,
+    write_dataset,
+)
+
+from tools import train
+
+# ----------------------------------------------------------------- what the scripts hand on
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Stands in for python and srun: notes its arguments, one a line, and MASTER_PORT."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    script = textwrap.dedent(f"""\
+        #!/bin/bash
+        [[ $1 == - ]] && exec {sys.executable} "$@"  # the check of the port
+        printf '%s\\n' "$@" > '{tmp_path}/arguments'
+        printf '%s' "${{MASTER_PORT:-}}" > '{tmp_path}/port'
+        """)
+    for name in ('python', 'srun'):
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(('', 0))
+        return listener.getsockname()[1]
+
+
+def launch(stand_in: Path, tool: str, *args: object, **variables: str) -> list[str]:
+    """The arguments that the launcher behind ``tool`` got."""
+    done = script(stand_in, tool, *args, **variables)
+    assert done.returncode == 0, done.stderr
+    return (stand_in.parent / 'arguments').read_text().splitlines()
+
+
+def script(stand_in: Path, tool: str, *args: object, **variables: str):
+    variables.setdefault('PORT', str(free_port()))
+    variables = {name: value for name, value in variables.items() if value != 'unset'}
+    env = {
+        name: value
+        for name, value in environment(PYTHON=str(stand_in / 'python')).items()
+        if name not in ('PORT', 'MASTER_PORT', 'MASTER_ADDR', 'GPUS')
+    }
+    env['PATH'] = f'{stand_in}:{env["PATH"]}'
+    return subprocess.run(
+        [ROOT / 'tools' / tool, *map(str, args)],
+        env={**env, **variables},
+        cwd=stand_in.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+ODD = ['--work-dir', 'it\'s a "dir"', '--options', 'a.b="[1, 2]"', 'c=$HOME *']
+
+
+def test_dist_train(stand_in):
+    port = str(free_port())
+    arguments = launch(stand_in, 'dist_train.sh', 'my config.py', 4, *ODD, PORT=port)
+    assert arguments == [
+        '-m', 'torch.distributed.run', '--nnodes=1', '--node_rank=0', '--nproc_per_node=4',
+        '--master_addr=127.0.0.1', f'--master_port={port}',
+        str(ROOT / 'tools' / 'train.py'), 'my config.py', *ODD, '--launcher', 'pytorch',
+    ]  # fmt: skip
+
+
+def test_dist_test(stand_in):
+    arguments = launch(stand_in, 'dist_test.sh', 'c.py', 'w 1.pth', 2, '--out', 'x.json')
+    tool = str(ROOT / 'tools' / 'test.py')
+    assert '--nproc_per_node=2' in arguments
+    assert arguments[arguments.index(tool) :] == [
+        tool, 'c.py', 'w 1.pth', '--out', 'x.json', '--launcher', 'pytorch',
+    ]  # fmt: skip
+
+
+def test_several_machines(stand_in):
+    arguments = launch(
+        stand_in, 'dist_train.sh', 'c.py', 8, NNODES='2', NODE_RANK='1', MASTER_ADDR='host0'
+    )
+    assert {'--nnodes=2', '--node_rank=1', '--master_addr=host0'} <= set(arguments)
+
+
+def test_master_port_is_the_other_name(stand_in):
+    port = str(free_port())
+    assert f'--master_port={port}' in launch(
+        stand_in, 'dist_train.sh', 'c.py', 1, PORT='unset', MASTER_PORT=port
+    )
+    assert f'--master_port={port}' in launch(
+        stand_in, 'dist_train.sh', 'c.py', 1, PORT=port, MASTER_PORT=str(free_port())
+    )
+
+
+def test_default_port(stand_in):
+    """Node 1 does not listen, so that it does not matter whether the port is free here."""
+    arguments = launch(stand_in, 'dist_train.sh', 'c.py', 1, PORT='unset', NODE_RANK='1')
+    assert '--master_port=29500' in arguments
+    launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', PORT='unset')
+    assert (stand_in.parent / 'port').read_text() == '29500'
+
+
+@pytest.mark.parametrize('address', ['', '127.0.0.1'])
+def test_a_taken_port(stand_in, address):
+    with socket.socket() as other:
+        other.bind((address, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT=str(port))
+    assert done.returncode == 5
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f'LaunchError: port {port} is taken') and f'PORT={port + 1}.' in line
+    assert not (stand_in.parent / 'arguments').exists()
+
+
+@pytest.mark.parametrize('port', ['abc', '0', '70000', '-1', ''])
+def test_what_is_no_port(stand_in, port):
+    done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT=port, MASTER_PORT='x')
+    assert done.returncode == 5, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('LaunchError: ') and f"'{port or 'x'}'" in line
+
+
+@pytest.mark.parametrize('gpus', ['x', '0', '-1', '', '1.5'])
+def test_what_is_no_number_of_gpus(stand_in, gpus):
+    done = script(stand_in, 'dist_train.sh', 'c.py', gpus)
+    assert done.returncode == 5
+    assert done.stderr.startswith('LaunchError: ') and f"'{gpus}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('tool', 'args'),
+    [('dist_train.sh', ['c.py']), ('dist_test.sh', ['c.py', 'w.pth']),
+     ('slurm_train.sh', ['p', 'j'])],
+)  # fmt: skip
+def test_too_few_arguments(stand_in, tool, args):
+    done = script(stand_in, tool, *args)
+    assert done.returncode == 2
+    assert done.stderr.startswith('usage: ') and tool in done.stderr
+
+
+# ----------------------------------------------------------------------------------------- Slurm
+
+
+def test_slurm_defaults(stand_in):
+    arguments = launch(stand_in, 'slurm_train.sh', 'part', 'my job', 'c.py', PORT='4711')
+    assert arguments == [
+        '--partition=part', '--job-name=my job', '--gres=gpu:8', '--ntasks=8',
+        '--ntasks-per-node=8', '--cpus-per-task=5', '--kill-on-bad-exit=1',
+        str(stand_in / 'python'), '-u', str(ROOT / 'tools' / 'train.py'), 'c.py',
+        '--launcher', 'slurm',
+    ]  # fmt: skip
+    assert (stand_in.parent / 'port').read_text() == '4711'
+
+
+def test_slurm_with_everything(stand_in):
+    arguments = launch(
+        stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', 'work dir', *ODD[2:],
+        GPUS='16', GPUS_PER_NODE='4', CPUS_PER_TASK='3', SRUN_ARGS='--time=1:00 --exclusive',
+    )  # fmt: skip
+    assert arguments == [
+        '--partition=p', '--job-name=j', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4',
+        '--cpus-per-task=3', '--kill-on-bad-exit=1', '--time=1:00', '--exclusive',
+        str(stand_in / 'python'), '-u', str(ROOT / 'tools' / 'train.py'), 'c.py',
+        '--work-dir', 'work dir', '--launcher', 'slurm', *ODD[2:],
+    ]  # fmt: skip
+
+
+def test_slurm_without_a_work_dir_takes_arguments(stand_in):
+    arguments = launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', '--no-validate')
+    assert arguments[-4:] == ['c.py', '--launcher', 'slurm', '--no-validate']
+
+
+def test_slurm_asks_for_no_more_gpus_a_node_than_in_all(stand_in):
+    arguments = launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', GPUS='2')
+    assert {'--gres=gpu:2', '--ntasks=2', '--ntasks-per-node=2'} <= set(arguments)
+
+
+@pytest.mark.parametrize(
+    'variables',
+    [dict(GPUS='x'), dict(GPUS='0'), dict(GPUS_PER_NODE='0'), dict(CPUS_PER_TASK='many'),
+     dict(GPUS='12', GPUS_PER_NODE='8')],
+)  # fmt: skip
+def test_slurm_refuses_numbers_that_do_not_fit(stand_in, variables):
+    done = script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', **variables)
+    assert done.returncode == 5 and done.stderr.startswith('LaunchError: ')
+
+
+# ------------------------------------------------------------------------------ two processes
+
+DIGEST_HOOK = '''
+import hashlib
+from pathlib import Path
+
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+
+from mmsam.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DigestHook(Hook):
+    """Leaves a digest of each rank's parameters and buffers in the work dir."""
+
+    def after_train(self, runner):
+        digest = hashlib.sha256()
+        for name, value in sorted(runner.model.module.state_dict().items()):
+            digest.update(name.encode() + value.numpy().tobytes())
+        path = Path(runner.work_dir) / f'rank_{get_rank()}_of_{get_world_size()}'
+        path.write_text(digest.hexdigest())
+'''
+
+DIGEST = """
+custom_imports = dict(imports=['digest_hook'])
+custom_hooks = [*_base_.custom_hooks, dict(type='DigestHook')]
+"""
+
+# plain descent: Adam's first steps turn differences of 1e-8 into some of the learning rate
+TWO_STEPS = [
+    'train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'param_scheduler=[]',
+    'optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.01',
+]  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
+
+
+@pytest.fixture(scope='module')
+def two_jobs(data, tmp_path_factory):
+    """Two jobs of two processes each, at the same time: what they printed, their work dirs."""
+    folder = tmp_path_factory.mktemp('two jobs')
+    (folder / 'digest_hook.py').write_text(DIGEST_HOOK)
+    config = write_config(folder, data, max_iters=2, extra=DIGEST)
+    jobs = []
+    for name, args in (('one', ['--no-validate']), ('two', ['--seed', '7'])):
+        process = start(
+            'dist_train.sh', config, 2, '--work-dir', f"it's job {name}", *args,
+            '--options', 'train_dataloader.batch_size=1', *TWO_STEPS,
+            cwd=folder, PORT=str(free_port()),
+            PYTHONPATH=f'{ROOT}:{folder}', CUDA_VISIBLE_DEVICES='',
+        )  # fmt: skip
+        jobs.append((process, folder / f"it's job {name}"))
+    return [(finish(process), work_dir) for process, work_dir in jobs]
+
+
+def test_both_jobs_succeed(two_jobs):
+    for done, _ in two_jobs:
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_both_ranks_end_with_equal_parameters(two_jobs):
+    digests = []
+    for _, work_dir in two_jobs:
+        first, second = ((work_dir / f'rank_{rank}_of_2').read_text() for rank in (0, 1))
+        assert first == second
+        digests.append(first)
+    assert digests[0] != digests[1], 'the seeds differ'
+
+
+def test_only_the_first_rank_writes(two_jobs):
+    _, work_dir = two_jobs[1]
+    (log,) = work_dir.glob('*/*.log')
+    assert log.read_text().count('Saving checkpoint at 2 iterations') == 1
+    assert (work_dir / 'results.json').is_file()
+
+
+def test_two_ranks_equal_one_with_the_same_global_batch(two_jobs, data, tmp_path):
+    _, distributed = two_jobs[0]
+    config = write_config(tmp_path, data, max_iters=2)
+    run_here(
+        train, config, '--no-validate', '--work-dir', tmp_path / 'one', '--options', *TWO_STEPS
+    )
+    before = weights_of_start(config, tmp_path)
+    one, two = weights_of(tmp_path / 'one' / 'iter_2.pth'), weights_of(distributed / 'iter_2.pth')
+    assert one.keys() == two.keys() and not equal(one, before)
+    moved = max((one[key] - before[key]).abs().max() for key in one)
+    for key, value in one.items():
+        assert (value - two[key]).abs().max() < 1e-3 * moved, key
+
+
+def weights_of_start(config: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights a run of ``config`` starts with."""
+    run_here(
+        train, config, '--no-validate', '--work-dir', folder / 'start', '--options',
+        'train_cfg.max_iters=1', 'default_hooks.checkpoint.interval=1', 'param_scheduler=[]',
+        'optim_wrapper.optimizer.lr=0.0',
+    )  # fmt: skip
+    return weights_of(folder / 'start' / 'iter_1.pth')

@@ -1,0 +1,178 @@
+"""Testing a checkpoint by the command line, and weights that go out and in again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from reference_sam import build_reference_sam
+from tiny_run import (
+    VAL_COUNTS,
+    finish,
+    run_here,
+    start,
+    weights_of,
+    write_config,
+    write_dataset,
+)
+from tiny_sam import TINY_ARCH
+
+from tools import export_weights, test, train
+
+IMG_SIZE = 128
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
+
+
+@pytest.fixture(scope='module')
+def official(tmp_path_factory) -> Path:
+    """Weights as segment_anything saves them."""
+    path = tmp_path_factory.mktemp('official') / 'sam_tiny.pth'
+    torch.save(build_reference_sam(TINY_ARCH, IMG_SIZE).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def trained(data, official, tmp_path_factory):
+    """Three decoder steps from the official weights: the config and the work dir."""
+    folder = tmp_path_factory.mktemp('trained')
+    config = write_config(
+        folder, data, IMG_SIZE, max_iters=3,
+        extra="model['frozen'] = ('image_encoder', 'prompt_encoder')",
+    )  # fmt: skip
+    run_here(
+        train, config, '--load-from', official, '--work-dir', folder / 'run',
+        '--options', 'evaluation.interval=3', 'default_hooks.checkpoint.interval=3',
+        'optim_wrapper.optimizer.lr=1e-4',  # so that something is still predicted
+    )  # fmt: skip
+    return config, folder / 'run'
+
+
+@pytest.fixture(scope='module')
+def tested(trained, tmp_path_factory):
+    """The folder in which the tool ran, by its command line."""
+    config, work_dir = trained
+    folder = tmp_path_factory.mktemp('tested')
+    process = start(
+        'test.py', config, work_dir / 'iter_3.pth', '--work-dir', 'run',
+        '--out', 'out/predictions.json', '--show-dir', 'pictures', cwd=folder,
+    )  # fmt: skip
+    done = finish(process)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_its_metrics_are_those_of_the_validation(trained, tested):
+    """Test and validation data are the same images, here one by one, there in pairs."""
+    _, work_dir = trained
+    expected = json.loads((work_dir / 'results.json').read_text())
+    (path,) = (tested / 'run').glob('*/*.json')
+    metrics = json.loads(path.read_text())
+    assert expected['after']['mIoU'] > 0
+    for name, value in expected['after'].items():
+        assert metrics[f'sam/{name}'] == pytest.approx(value, abs=1e-3), name
+    assert metrics['sam/box_fill_mIoU'] == expected['box_fill']['mIoU']
+
+
+def test_predictions_are_coco_results(data, tested):
+    coco = COCO(data / 'annotations_test.json')
+    path = tested / 'out' / 'predictions.json'
+    results = coco.loadRes(str(path))
+    assert len(results.anns) == sum(VAL_COUNTS)
+    for annotation in results.anns.values():
+        image = coco.imgs[annotation['image_id']]
+        assert results.annToMask(annotation).shape == (image['height'], image['width'])
+    boxes = [entry['prompt_box'] for entry in json.loads(path.read_text())]
+    truth = [coco.anns[number]['bbox'] for number in sorted(coco.anns)]
+    np.testing.assert_allclose(boxes, truth, atol=1e-2)
+
+
+def test_predictions_score_as_the_metric_says(data, tested):
+    """IoU by hand from the two files alone."""
+    coco = COCO(data / 'annotations_test.json')
+    entries = coco.loadRes(str(tested / 'out' / 'predictions.json'))
+    ious = []
+    for truth, entry in zip(
+        coco.loadAnns(sorted(coco.anns)), entries.loadAnns(sorted(entries.anns)), strict=True
+    ):
+        a, b = coco.annToMask(truth) > 0, entries.annToMask(entry) > 0
+        ious.append((a & b).sum() / (a | b).sum())
+    (path,) = (tested / 'run').glob('*/*.json')
+    assert json.loads(path.read_text())['sam/mIoU'] == pytest.approx(np.mean(ious), abs=1e-6)
+
+
+def test_one_picture_per_image(data, tested):
+    images = json.loads((data / 'annotations_test.json').read_text())['images']
+    pictures = sorted((tested / 'pictures').iterdir())
+    assert [path.stem.split('_', 1)[1] for path in pictures] == [
+        Path(image['file_name']).stem for image in images
+    ]
+    for path in pictures:
+        assert Image.open(path).convert('RGB').getextrema() != ((0, 0),) * 3
+
+
+def refused(capsys, *args: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        run_here(test, *args)
+    return end.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_missing_checkpoint(trained, tmp_path, capsys):
+    config, _ = trained
+    missing = tmp_path / 'no.pth'
+    code, line = refused(capsys, config, missing, '--work-dir', tmp_path)
+    assert code == 4 and str(missing) in line
+
+
+def test_an_out_file_that_is_no_json(trained, tmp_path, capsys):
+    config, work_dir = trained
+    code, line = refused(
+        capsys, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path, '--out', 'x.pkl'
+    )
+    assert code == 2 and 'x.pkl' in line
+
+
+def test_a_config_without_test_data(data, trained, tmp_path, capsys):
+    config = write_config(tmp_path, data, IMG_SIZE, extra='test_dataloader = None')
+    code, line = refused(capsys, config, trained[1] / 'iter_3.pth', '--work-dir', tmp_path)
+    assert (code, line) == (2, f'ConfigError: {config} has no test_dataloader.')
+
+
+def test_missing_test_data(trained, tmp_path, capsys):
+    config, work_dir = trained
+    code, line = refused(
+        capsys, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path,
+        '--options', 'test_dataloader.dataset.data_root=no/data',
+    )  # fmt: skip
+    assert code == 3 and 'no/data' in line
+
+
+def test_weights_go_out_to_segment_anything_again(trained, official, tmp_path):
+    """From segment_anything, through three decoder steps, and back: strictly."""
+    _, work_dir = trained
+    shutil.copy(work_dir / 'iter_3.pth', tmp_path)
+    arguments = [str(tmp_path / 'iter_3.pth'), str(tmp_path / 'tuned.pth')]
+    assert export_weights.main(arguments) == 0
+    sam = build_reference_sam(TINY_ARCH, IMG_SIZE)
+    sam.load_state_dict(torch.load(tmp_path / 'tuned.pth', weights_only=True), strict=True)
+    before = torch.load(official, weights_only=True)
+    after = sam.state_dict()
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        if not key.startswith('mask_decoder.'):
+            assert torch.equal(after[key], value), key
+    changed = {
+        key
+        for key, value in before.items()
+        if key.startswith('mask_decoder.') and not torch.equal(after[key], value)
+    }
+    assert {'mask_decoder.mask_tokens.weight', 'mask_decoder.iou_token.weight'} <= changed
+    trained_weights = weights_of(work_dir / 'iter_3.pth')
+    assert all(torch.equal(after[key], value) for key, value in trained_weights.items())
