@@ -1,4 +1,3 @@
-import os
 import random
 from pathlib import Path
 
@@ -259,15 +258,13 @@ def test_training_sample_keeps_box_and_mask_together(world, train_pipeline):
     assert len(flipped) > 2  # both objects, both sides
 
 
-def shared_nuclei():
-    shared = Path(__file__).resolve().parents[3] / 'shared' / 'data'
-    return Path(os.environ.get('MMSAM_SHARED_DATA', shared)) / 'dsb2018'
+NUCLEI = Path(__file__).resolve().parents[2] / 'data' / 'nuclei'
 
 
-@pytest.mark.skipif(not shared_nuclei().is_dir(), reason='the nuclei are not at hand')
+@pytest.mark.skipif(not NUCLEI.is_dir(), reason='no data/nuclei, which configs/README.md explains')
 def test_nuclei_in_both_formats():
     def dataset(reader):
-        return BoxPromptDataset(reader, str(shared_nuclei()), boxes_from='mask', test_mode=True)
+        return BoxPromptDataset(reader, str(NUCLEI), boxes_from='mask', test_mode=True)
 
     coco = dataset({'type': 'coco', 'ann_file': 'annotations_val.json'})
     folder = dataset(
