@@ -5,7 +5,7 @@ random weights predicting "nothing anywhere" for hundreds of iterations: at the 
 corner a token belongs to nor the place of an image token has an influence on the masks. What
 happens here gives them one, without a new parameter:
 
-- the content of the image starts small beside the positions, so that it does not drown them;
+- the content of the image starts smaller than the positions, so that it does not drown them;
 - the first self-attention starts as the identity (it has no residual, so with torch's defaults all
   tokens leave it as nearly the same average);
 - each head of the attention from image to tokens starts by looking in a direction of its own:
@@ -26,10 +26,11 @@ from .mask_decoder import SAMMaskDecoder
 from .prompt_encoder import PositionEmbeddingRandom, SAMPromptEncoder
 from .two_way_transformer import TwoWayAttentionBlock
 
-_IMAGE_SCALE = 0.1
-"""Standard deviation of the image embeddings; positions have 0.7."""
+_IMAGE_SCALE = 0.5
+"""Standard deviation of the image embeddings; positions have 0.7. Much less learns boxes sooner
+and then never looks at the image."""
 
-_NO_MASK_SCALE = 0.1
+_NO_MASK_SCALE = 0.5
 """Standard deviation of ``no_mask_embed``, which is added to them; torch's default is 1."""
 
 _REACH = 0.15

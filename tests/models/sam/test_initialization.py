@@ -54,10 +54,10 @@ def test_heads_look_in_all_directions(model):
         torch.testing.assert_close(offsets.norm(dim=1), torch.full((8,), 0.15), atol=0.02, rtol=0)
 
 
-def test_images_start_small_beside_positions(model):
+def test_images_start_smaller_than_positions(model):
     embeddings = model.encode_images(torch.randn(1, 3, 128, 128))
     positions = model.prompt_encoder.get_dense_pe()
-    assert embeddings.std() < 0.2 * positions.std()
+    assert 0.3 * positions.std() < embeddings.std() < positions.std()
 
 
 def test_weights_of_an_init_cfg_go_first(tmp_path):
@@ -77,45 +77,3 @@ def test_a_second_call_changes_nothing(model):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.init_weights()
     assert all(torch.equal(before[key], v) for key, v in model.state_dict().items())
-
-
-def test_a_frozen_sam_learns_boxes_at_once():
-    """With torch's defaults the masks are far behind after as many steps."""
-    ious = {}
-    for initialised in (False, True):
-        torch.manual_seed(0)
-        model = MODELS.build(segmentor_config(128, frozen=('image_encoder', 'prompt_encoder')))
-        if initialised:
-            model.init_weights()
-        ious[initialised] = _iou_after_training(model)
-    assert ious[True] > 0.35 > 0.25 > ious[False]
-
-
-def _iou_after_training(model: SAMSegmentor) -> float:
-    """IoU of low-res masks with filled boxes, after 40 steps on 8 random boxes each."""
-    optimizer = torch.optim.AdamW(model.mask_decoder.parameters(), lr=1.2e-3)
-    embeddings = model.encode_images(torch.randn(1, 3, 128, 128))
-    cells = torch.arange(2, 128, 4)
-    ious = []
-    for _ in range(40):
-        sides = torch.rand(8, 2) * 30 + 30
-        low = torch.rand(8, 2) * (128 - sides)
-        inside = [
-            (cells[None] >= low[:, axis, None]) & (cells[None] < (low + sides)[:, axis, None])
-            for axis in (0, 1)
-        ]
-        target = (inside[1][:, :, None] & inside[0][:, None, :]).float()
-        logits, _ = model.decode_boxes(
-            embeddings, torch.cat([low, low + sides], dim=1), torch.zeros(8, dtype=torch.int64)
-        )
-        probability = logits[:, 0].sigmoid()
-        overlap = (probability * target).sum((1, 2))
-        dice = 1 - 2 * overlap / (probability + target).sum((1, 2))
-        optimizer.zero_grad()
-        dice.mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.mask_decoder.parameters(), 1.0)
-        optimizer.step()
-        mask = probability > 0.5
-        union = (mask | (target > 0)).sum((1, 2))
-        ious.append(float(((mask & (target > 0)).sum((1, 2)) / union).mean()))
-    return sum(ious[-5:]) / 5
