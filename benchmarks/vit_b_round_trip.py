@@ -25,6 +25,7 @@ from PIL import Image
 
 import mmsam.datasets
 import mmsam.models  # noqa: F401
+from mmsam.models.sam.image_encoder import ARCHITECTURES
 from mmsam.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +35,6 @@ from reference_sam import build_reference_sam  # noqa: E402
 from segment_anything import SamPredictor  # noqa: E402
 
 CONFIG = ROOT / 'configs' / 'sam_stamp.py'
-VIT_B = dict(embed_dim=768, depth=12, num_heads=12, global_attn_indexes=(2, 5, 8, 11))
 PAGES = 2
 TOLERANCE = 1e-4
 """Largest error of a logit, relative to the largest logit."""
@@ -125,7 +125,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         official = folder / 'sam_vit_b.pth'
-        sam = build_reference_sam(VIT_B, 1024)
+        sam = build_reference_sam(ARCHITECTURES['vit_b'], 1024)
         before = {key: value.clone() for key, value in sam.state_dict().items()}
         torch.save(before, official)
         data = make_data(folder)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from tiny_run import ROOT, equal, run_here, weights_of, write_dataset
+from tiny_run import ROOT, equal, run_here, weights_of
 from tiny_sam import TINY_ARCH
 
 import mmsam.datasets
@@ -137,11 +137,6 @@ def test_pipelines_and_model_agree_on_the_image_size(path):
         if 'image_size' in transform
     }
     assert sizes == {config.model.image_encoder.img_size}
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
 
 
 def _shrink(config: Any, size: int) -> None:

@@ -13,6 +13,7 @@ from unittest import mock
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from pycocotools import mask as mask_utils
 from tiny_sam import TINY_ARCH
@@ -187,6 +188,13 @@ def run_here(tool: ModuleType, *args: object) -> None:
     name = ['--options', f'experiment_name=in_process_{next(_RUNS)}']
     with mock.patch.object(sys, 'argv', [str(tool.__file__), *map(str, args), *name]):
         run_tool(tool.main, tool.parse_args())
+
+
+def refused(capsys: pytest.CaptureFixture, tool: ModuleType, *args: object) -> tuple[int, str]:
+    """Exit code and the last line on stderr of a run that must not start."""
+    with pytest.raises(SystemExit) as end:
+        run_here(tool, *args)
+    return end.value.code, capsys.readouterr().err.splitlines()[-1]
 
 
 def scalars(work_dir: Path) -> list[dict[str, Any]]:

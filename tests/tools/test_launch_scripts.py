@@ -17,7 +17,6 @@ from tiny_run import (
     start,
     weights_of,
     write_config,
-    write_dataset,
 )
 
 from tools import train
@@ -241,11 +240,6 @@ TWO_STEPS = [
     'train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'param_scheduler=[]',
     'optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.01',
 ]  # fmt: skip
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
 
 
 @pytest.fixture(scope='module')

@@ -13,22 +13,17 @@ from reference_sam import build_reference_sam
 from tiny_run import (
     VAL_COUNTS,
     finish,
+    refused,
     run_here,
     start,
     weights_of,
     write_config,
-    write_dataset,
 )
 from tiny_sam import TINY_ARCH
 
 from tools import export_weights, test, train
 
 IMG_SIZE = 128
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
 
 
 @pytest.fixture(scope='module')
@@ -118,37 +113,31 @@ def test_one_picture_per_image(data, tested):
         assert Image.open(path).convert('RGB').getextrema() != ((0, 0),) * 3
 
 
-def refused(capsys, *args: object) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as end:
-        run_here(test, *args)
-    return end.value.code, capsys.readouterr().err.splitlines()[-1]
-
-
 def test_a_missing_checkpoint(trained, tmp_path, capsys):
     config, _ = trained
     missing = tmp_path / 'no.pth'
-    code, line = refused(capsys, config, missing, '--work-dir', tmp_path)
+    code, line = refused(capsys, test, config, missing, '--work-dir', tmp_path)
     assert code == 4 and str(missing) in line
 
 
 def test_an_out_file_that_is_no_json(trained, tmp_path, capsys):
     config, work_dir = trained
     code, line = refused(
-        capsys, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path, '--out', 'x.pkl'
+        capsys, test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path, '--out', 'x.pkl'
     )
     assert code == 2 and 'x.pkl' in line
 
 
 def test_a_config_without_test_data(data, trained, tmp_path, capsys):
     config = write_config(tmp_path, data, IMG_SIZE, extra='test_dataloader = None')
-    code, line = refused(capsys, config, trained[1] / 'iter_3.pth', '--work-dir', tmp_path)
+    code, line = refused(capsys, test, config, trained[1] / 'iter_3.pth', '--work-dir', tmp_path)
     assert (code, line) == (2, f'ConfigError: {config} has no test_dataloader.')
 
 
 def test_missing_test_data(trained, tmp_path, capsys):
     config, work_dir = trained
     code, line = refused(
-        capsys, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path,
+        capsys, test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path,
         '--options', 'test_dataloader.dataset.data_root=no/data',
     )  # fmt: skip
     assert code == 3 and 'no/data' in line

@@ -12,24 +12,19 @@ from mmengine.config import Config
 from tiny_run import (
     equal,
     finish,
+    refused,
     run_here,
     scalars,
     start,
     train_records,
     weights_of,
     write_config,
-    write_dataset,
 )
 from tiny_sam import build_segmentor
 
 from tools import train
 
 MMSEG_CONFIGS = Path(__import__('mmseg').__file__).parent / '.mim' / 'configs'
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp('data') / 'tiny')
 
 
 @pytest.fixture(scope='module')
@@ -246,37 +241,30 @@ def test_missing_data_is_one_line_by_the_command_line(config, tmp_path):
     assert not (tmp_path / 'run').exists(), 'it stops before it makes anything'
 
 
-def refused(capsys, *args: object) -> tuple[int, str]:
-    """Exit code and the last line on stderr of a training that must not start."""
-    with pytest.raises(SystemExit) as end:
-        run_here(train, *args)
-    return end.value.code, capsys.readouterr().err.splitlines()[-1]
-
-
 def test_two_starts_at_once(config, capsys):
-    code, line = refused(capsys, config, '--load-from', 'a.pth', '--resume-from', 'b.pth')
+    code, line = refused(capsys, train, config, '--load-from', 'a.pth', '--resume-from', 'b.pth')
     assert code == 2
     assert line.startswith('ConfigError: ') and '--load-from and --resume-from' in line
 
 
 def test_resume_in_an_empty_folder(config, tmp_path, capsys):
-    code, line = refused(capsys, config, '--resume', '--work-dir', tmp_path)
+    code, line = refused(capsys, train, config, '--resume', '--work-dir', tmp_path)
     assert code == 4 and f'{tmp_path} holds no checkpoint' in line
 
 
 def test_resume_from_a_missing_file(config, tmp_path, capsys):
-    code, line = refused(capsys, config, '--resume-from', tmp_path / 'no.pth')
+    code, line = refused(capsys, train, config, '--resume-from', tmp_path / 'no.pth')
     assert code == 4 and 'no.pth: no such file' in line
 
 
 @pytest.mark.parametrize('option', ['evaluation.intervall=3', 'evaluation.interval=0'])
 def test_wrong_evaluation(option, config, capsys):
-    code, line = refused(capsys, config, '--options', option)
+    code, line = refused(capsys, train, config, '--options', option)
     assert code == 2 and line.startswith('ConfigError: evaluation')
 
 
 def test_unknown_config_file(capsys):
-    code, line = refused(capsys, 'configs/no_such.py')
+    code, line = refused(capsys, train, 'configs/no_such.py')
     assert (code, line) == (2, 'ConfigError: configs/no_such.py: no such config file.')
 
 
@@ -284,7 +272,7 @@ def test_load_from_of_another_architecture(config, tmp_path, capsys):
     wider = dict(embed_dim=96, depth=1, num_heads=3, global_attn_indexes=(0,), window_size=0)
     torch.save(build_segmentor(64, wider).state_dict(), tmp_path / 'wider.pth')
     code, line = refused(
-        capsys, config, '--load-from', tmp_path / 'wider.pth', '--work-dir', tmp_path,
+        capsys, train, config, '--load-from', tmp_path / 'wider.pth', '--work-dir', tmp_path,
         '--no-validate',
     )  # fmt: skip
     assert code == 4
@@ -295,7 +283,7 @@ def test_resume_from_weights_without_a_run(config, tmp_path, capsys):
     """A likely mix-up with --load-from."""
     torch.save(build_segmentor(64).state_dict(), tmp_path / 'sam.pth')
     code, line = refused(
-        capsys, config, '--resume-from', tmp_path / 'sam.pth', '--work-dir', tmp_path
+        capsys, train, config, '--resume-from', tmp_path / 'sam.pth', '--work-dir', tmp_path
     )
     assert code == 4 and 'sam.pth' in line and '--load-from' in line
 
@@ -304,7 +292,13 @@ def test_resume_from_another_architecture(straight, data, tmp_path, capsys):
     _, work_dir = straight
     deeper = write_config(tmp_path, data, extra='model["image_encoder"]["arch"].update(depth=3)')
     code, line = refused(
-        capsys, deeper, '--resume-from', work_dir / 'iter_3.pth', '--work-dir', tmp_path / 'run'
+        capsys,
+        train,
+        deeper,
+        '--resume-from',
+        work_dir / 'iter_3.pth',
+        '--work-dir',
+        tmp_path / 'run',
     )
     assert code == 4 and 'iter_3.pth' in line
     assert 'ViT (width 48, depth 2)' in line and 'ViT (width 48, depth 3)' in line

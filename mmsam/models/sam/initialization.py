@@ -1,7 +1,7 @@
 """Initial weights for a SAM that trains from nothing.
 
 A run that loads weights overwrites all of this. Without it, torch's defaults leave a SAM from
-random weights predicting "nothing anywhere" for hundreds of iterations: at the start neither the
+random weights predicting "nothing anywhere" for 150 iterations or more: at the start neither the
 corner a token belongs to nor the place of an image token has an influence on the masks. What
 happens here gives them one, without a new parameter:
 
@@ -53,9 +53,9 @@ def init_from_scratch(
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-    for index, layer in enumerate(mask_decoder.transformer.layers):
+    for layer in mask_decoder.transformer.layers:
         assert isinstance(layer, TwoWayAttentionBlock)
-        if index == 0:
+        if layer.skip_first_layer_pe:  # without a residual
             _init_as_identity(layer.self_attn)
         _init_looking_around(layer.cross_attn_image_to_token, prompt_encoder.pe_layer)
 
