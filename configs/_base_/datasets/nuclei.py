@@ -19,8 +19,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
+    num_workers=0,  # small images: a worker would take more from the training than it gives,
     sampler=dict(type='SeededInfiniteSampler'),
     dataset=dict(
         type='BoxPromptDataset',
@@ -32,8 +31,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BoxPromptDataset',

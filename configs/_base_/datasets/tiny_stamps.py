@@ -8,6 +8,7 @@ train_pipeline = [
     dict(type='ResizeLongestSide', image_size=image_size),
     dict(type='DecodeObjectMasks'),
     dict(type='RandomPromptedFlip', prob=0.5),
+    dict(type='RandomPromptedFlip', prob=0.5, direction='vertical'),
     # less than the paper's 5 px at this size: a short training learns to use boxes first
     dict(type='JitterBoxes', max_pixels=1),
     dict(type='PackSAMInputs'),
@@ -19,8 +20,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
+    num_workers=0,  # small images: a worker would take more from the training than it gives,
     sampler=dict(type='SeededInfiniteSampler'),
     dataset=dict(
         type='BoxPromptDataset',
@@ -32,8 +32,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BoxPromptDataset',
@@ -46,7 +45,7 @@ val_dataloader = dict(
 )
 test_dataloader = dict(
     batch_size=1,
-    num_workers=2,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BoxPromptDataset',

@@ -5,7 +5,7 @@ random weights predicting "nothing anywhere" for 150 iterations or more: at the 
 corner a token belongs to nor the place of an image token has an influence on the masks. What
 happens here gives them one, without a new parameter:
 
-- the content of the image starts smaller than the positions, so that it does not drown them;
+- the constant added to all image embeddings starts smaller than the positions;
 - the first self-attention starts as the identity (it has no residual, so with torch's defaults all
   tokens leave it as nearly the same average);
 - each head of the attention from image to tokens starts by looking in a direction of its own:
@@ -20,18 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from .attention import TokenImageAttention
-from .image_encoder import SAMImageEncoder
-from .layers import LayerNorm2d
 from .mask_decoder import SAMMaskDecoder
 from .prompt_encoder import PositionEmbeddingRandom, SAMPromptEncoder
 from .two_way_transformer import TwoWayAttentionBlock
 
-_IMAGE_SCALE = 0.5
-"""Standard deviation of the image embeddings; positions have 0.7. Much less learns boxes sooner
-and then never looks at the image."""
-
 _NO_MASK_SCALE = 0.5
-"""Standard deviation of ``no_mask_embed``, which is added to them; torch's default is 1."""
+"""Standard deviation of ``no_mask_embed``; positions have 0.7, torch's default is 1."""
 
 _REACH = 0.15
 """Distance of the corner a head looks for, in sides of the padded square."""
@@ -41,13 +35,8 @@ _SHARPNESS = 1.6
 
 
 @torch.no_grad()
-def init_from_scratch(
-    image_encoder: SAMImageEncoder, prompt_encoder: SAMPromptEncoder, mask_decoder: SAMMaskDecoder
-) -> None:
+def init_from_scratch(prompt_encoder: SAMPromptEncoder, mask_decoder: SAMMaskDecoder) -> None:
     """Initialise what torch's defaults leave in the way of training from random weights."""
-    last_norm = image_encoder.neck[-1]
-    assert isinstance(last_norm, LayerNorm2d)
-    nn.init.constant_(last_norm.weight, _IMAGE_SCALE)
     nn.init.normal_(prompt_encoder.no_mask_embed.weight, std=_NO_MASK_SCALE)
     for module in mask_decoder.modules():
         if isinstance(module, nn.Linear):

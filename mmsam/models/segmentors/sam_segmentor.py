@@ -82,7 +82,7 @@ class SAMSegmentor(BaseModel):
     def init_weights(self) -> None:
         """Initialise for training from nothing; weights that a run loads replace all of it."""
         if not self.is_init:
-            init_from_scratch(self.image_encoder, self.prompt_encoder, self.mask_decoder)
+            init_from_scratch(self.prompt_encoder, self.mask_decoder)
         super().init_weights()  # what an init_cfg asks for goes first
 
     def load_weights(self, source: str) -> None:
