@@ -2,6 +2,6 @@
 _base_ = [
     '_base_/models/sam_tiny_256.py',
     '_base_/datasets/nuclei.py',
-    '_base_/schedules/scratch_760.py',
+    '_base_/schedules/scratch_800.py',
     '_base_/default_runtime.py',
 ]

@@ -2,7 +2,7 @@
 _base_ = [
     '_base_/models/sam_tiny_256.py',
     '_base_/datasets/tiny_stamps.py',
-    '_base_/schedules/scratch_760.py',
+    '_base_/schedules/scratch_800.py',
     '_base_/default_runtime.py',
 ]
 # of the pages' pixels: with the statistics of photographs, all paper looks alike and far from 0,

@@ -89,7 +89,7 @@ def write_config(
     bases = [
         'models/sam_tiny_256.py',
         'datasets/tiny_stamps.py',
-        'schedules/scratch_760.py',
+        'schedules/scratch_800.py',
         'default_runtime.py',
     ]
     text = f"""
