@@ -5,3 +5,4 @@ _base_ = [
     '_base_/schedules/scratch_800.py',
     '_base_/default_runtime.py',
 ]
+model = dict(data_preprocessor=dict(mean=(50, 47, 56), std=(73, 69, 81)))  # of the training images
