@@ -10,6 +10,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=40, by_epoch=False),
     dict(type='CosineAnnealingLR', by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=400)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=800)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
