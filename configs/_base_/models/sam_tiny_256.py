@@ -4,7 +4,7 @@ model = dict(
     data_preprocessor=dict(type='SAMDataPreprocessor', image_size=256),
     image_encoder=dict(
         type='SAMImageEncoder',
-        arch=dict(embed_dim=128, depth=4, num_heads=4, window_size=8, global_attn_indexes=(3,)),
+        arch=dict(embed_dim=128, depth=4, num_heads=4, window_size=8, global_attn_indexes=(1, 3)),
         img_size=256,
         out_chans=128,
     ),
