@@ -79,6 +79,8 @@ def write_config(
 ) -> Path:
     """A config for ``write_dataset``'s folder, upon the shipped ``_base_`` files.
 
+    The decoder has the width of the official sizes, as that of ``tiny_sam`` has.
+
     Args:
         folder: gets ``tiny.py``.
         data_root: of ``write_dataset``.
@@ -96,8 +98,9 @@ def write_config(
 _base_ = {[str(BASE / base) for base in bases]}
 model = dict(
     data_preprocessor=dict(image_size={img_size}),
-    image_encoder=dict(arch=dict(**{TINY_ARCH}), img_size={img_size}),
-    prompt_encoder=dict(image_size={img_size}),
+    image_encoder=dict(arch=dict(**{TINY_ARCH}), img_size={img_size}, out_chans=256),
+    prompt_encoder=dict(image_size={img_size}, embed_dim=256),
+    mask_decoder=dict(transformer_dim=256, transformer_mlp_dim=2048),
 )
 train_pipeline = [
     dict(type='LoadSAMImage'),
