@@ -62,18 +62,25 @@ def dice_loss(logits: Tensor, target: Tensor, *, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mask_iou(logits: Tensor, target: Tensor, *, weight: Tensor) -> Tensor:
+def mask_iou(logits: Tensor, target: Tensor, *, inside: Tensor) -> Tensor:
     """IoU per object of the thresholded logits with the target; 0 where both are empty.
 
-    Shapes and ranges as in ``sigmoid_focal_loss``; without gradient. A target between 0 and 1
-    counts with its share.
+    Counts whole cells, in bytes instead of floats: a training asks for it at the full side S.
+
+    Args:
+        logits: (..., h, w) float.
+        target: (..., h, w) uint8 of 0 and 1.
+        inside: (..., h, w) uint8 of 0 and 1: the cells that count.
+
+    Returns:
+        (...) float32, without gradient.
 
     Source: training/loss_fns.py of sam2 @ 2b90b9f, ``iou_loss``.
     """
-    foreground = (logits > MASK_THRESHOLD).to(target.dtype)
-    overlap = (weight * foreground * target).sum((-2, -1))
-    union = (weight * (foreground + target - foreground * target)).sum((-2, -1))
-    return overlap / union.clamp(min=1)
+    foreground = logits.gt(MASK_THRESHOLD).view(torch.uint8) * inside
+    target = target * inside
+    overlap = _count(foreground * target)
+    return overlap / (_count(foreground) + _count(target) - overlap).clamp(min=1)
 
 
 def sigmoid_mse_loss(logits: Tensor, target: Tensor, *, weight: Tensor) -> Tensor:
@@ -100,16 +107,15 @@ def match_resolution(
         logits (P, M, g, g), target (P, 1, g, g) and weight (P, 1, g, g), all float32. The weight
         is the unpadded share of each cell.
     """
-    logits, target = low_res_logits.float(), target_masks[:, None].float()
-    side = target.shape[-1]
-    inside = _inside_share(input_sizes, side, 1)
+    logits, side = low_res_logits.float(), target_masks.shape[-1]
+    inside = _inside(input_sizes, side)
+    target = (target_masks[:, None].byte() * inside).float()
     if resolution == 'input':
-        logits = F.interpolate(logits, (side, side), mode='bilinear', align_corners=False)
-        return logits, target, inside
-    weight = _inside_share(input_sizes, side // LOW_RES_STRIDE, LOW_RES_STRIDE)
-    share = F.avg_pool2d(target * inside, LOW_RES_STRIDE)
+        return _enlarge(logits, side), target, inside.float()
+    weight = _inside_share(input_sizes, side // LOW_RES_STRIDE)
     # a cell that is not all padding holds at least one px
-    return logits, share / weight.clamp(min=LOW_RES_STRIDE**-2), weight
+    share = F.avg_pool2d(target, LOW_RES_STRIDE) / weight.clamp(min=LOW_RES_STRIDE**-2)
+    return logits, share, weight
 
 
 @torch.no_grad()
@@ -119,18 +125,17 @@ def enlarged_iou(low_res_logits: Tensor, target_masks: Tensor, *, input_sizes: T
     This is the IoU of what a prediction shows; on the low-res grid an object thinner than a cell
     would have none. Arguments as in ``match_resolution``; without gradient.
     """
+    side = target_masks.shape[-1]
     chunks = zip(
         low_res_logits.split(_OBJECTS_AT_ONCE),
         target_masks.split(_OBJECTS_AT_ONCE),
         input_sizes.split(_OBJECTS_AT_ONCE),
         strict=True,
     )
-    ious = []
-    for chunk_logits, chunk_masks, chunk_sizes in chunks:
-        logits, target, weight = match_resolution(
-            chunk_logits, chunk_masks, input_sizes=chunk_sizes, resolution='input'
-        )
-        ious.append(mask_iou(logits, target, weight=weight))
+    ious = [
+        mask_iou(_enlarge(logits.float(), side), masks[:, None].byte(), inside=_inside(sizes, side))
+        for logits, masks, sizes in chunks
+    ]
     return torch.cat(ious)
 
 
@@ -150,8 +155,24 @@ def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (weight * values).sum((-2, -1)) / weight.sum((-2, -1))
 
 
-def _inside_share(input_sizes: Tensor, cells: int, stride: int) -> Tensor:
-    """Share (P, 1, cells, cells) float32 of each cell of ``stride`` px that is not padding."""
-    starts = torch.arange(cells, device=input_sizes.device) * stride
-    share = ((input_sizes[..., None] - starts) / stride).clamp(0, 1)
+def _enlarge(logits: Tensor, side: int) -> Tensor:
+    return F.interpolate(logits, (side, side), mode='bilinear', align_corners=False)
+
+
+def _count(cells: Tensor) -> Tensor:
+    """Sum (...) float32 of 0 and 1 over the last two axes; exact up to 2**24 cells."""
+    return cells.float().sum((-2, -1))
+
+
+def _inside(input_sizes: Tensor, side: int) -> Tensor:
+    """Which padded px (P, 1, side, side) are inside the image, uint8 of 0 and 1."""
+    inside = torch.arange(side, device=input_sizes.device) < input_sizes[..., None]
+    rows, columns = inside.byte().unbind(1)
+    return (rows[:, :, None] * columns[:, None, :])[:, None]
+
+
+def _inside_share(input_sizes: Tensor, cells: int) -> Tensor:
+    """Share (P, 1, cells, cells) float32 of each low-res cell that is inside the image."""
+    starts = torch.arange(cells, device=input_sizes.device) * LOW_RES_STRIDE
+    share = ((input_sizes[..., None] - starts) / LOW_RES_STRIDE).clamp(0, 1)
     return (share[:, 0, :, None] * share[:, 1, None, :])[:, None]

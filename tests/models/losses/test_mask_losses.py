@@ -47,7 +47,6 @@ def published_iou(logits: Tensor, target: Tensor) -> Tensor:
     [
         (sigmoid_focal_loss, published_focal),
         (dice_loss, published_dice),
-        (mask_iou, published_iou),
     ],
 )
 def test_equals_sam2_where_nothing_is_padded(ours, published):
@@ -55,6 +54,14 @@ def test_equals_sam2_where_nothing_is_padded(ours, published):
     torch.testing.assert_close(
         ours(logits, target, weight=torch.ones(1)), published(logits, target)
     )
+
+
+def test_iou_equals_sam2_where_nothing_is_padded():
+    logits, target = random_masks(5, 3, 16, 16)
+    logits[0], target[0] = -1.0, 0.0  # both empty
+    iou = mask_iou(logits, target.byte(), inside=torch.ones(16, 16, dtype=torch.uint8))
+    assert torch.equal(iou, published_iou(logits, target))
+    assert iou[0].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_closed_forms():
@@ -79,8 +86,14 @@ def test_weights_average_and_exclude():
     ]
     expected = (single[0] + 0.25 * single[1]) / 1.25
     torch.testing.assert_close(sigmoid_mse_loss(logits, target, weight=weight), expected)
-    # the third cell, a false positive, has no weight: foreground 1, target 1 + 0.25 * 0.5
-    torch.testing.assert_close(mask_iou(logits, target, weight=weight), torch.tensor(1 / 1.125))
+
+
+def test_iou_counts_only_cells_inside():
+    logits = torch.tensor([[2.0, -1.0, 3.0, 7.0, -2.0]])
+    target = torch.tensor([[1, 1, 0, 0, 1]], dtype=torch.uint8)
+    inside = torch.tensor([[1, 1, 1, 0, 0]], dtype=torch.uint8)
+    # inside: a hit, a miss, a false positive; outside: a false positive and a miss
+    torch.testing.assert_close(mask_iou(logits, target, inside=inside), torch.tensor(1 / 3))
 
 
 @pytest.mark.parametrize('loss', LOSSES)
