@@ -990,7 +990,7 @@ def write_page(out: Path, seed: int, page_w: int, page_h: int, number: int) -> N
     name = page_name(number)
     for part, image in ((SCAN, scan[:, :, ::-1]), (INK, ink), (REGION, region)):
         path = part.path(out, name)
-        if not cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+        if not cv2.imwrite(str(path), image):
             raise DataError(f'cannot write {path}.')
     INFO.path(out, name).write_text(info, encoding='utf-8')
 

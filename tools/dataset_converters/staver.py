@@ -1,7 +1,7 @@
 """Convert the StaVer archive to COCO annotations with train, val and test splits.
 
     python tools/dataset_converters/staver.py SRC OUT [--object ink|region]
-        [--val-ratio R] [--test-ratio R] [--seed S]
+        [--val-ratio R] [--test-ratio R] [--seed S] [--workers N]
 
 ``SRC`` is the unpacked archive or its .zip, in the layout of ``staver_layout``: a page's files
 lie in folders named ``scans``, ``ground-truth-pixel``, ``ground-truth-maps`` and ``info``,
@@ -38,6 +38,7 @@ import argparse
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -45,9 +46,10 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -103,10 +105,17 @@ class Page:
 
 @dataclass(frozen=True)
 class Converted:
-    """A page's size (h, w) and the (h, w) bool mask of each of its stamps."""
+    """What was written for a page.
+
+    Attributes:
+        size: (h, w) px.
+        annotations: COCO annotations of its stamps, still without ids.
+        placed: "hard link" or "copy", as ``place_image`` returns it.
+    """
 
     size: tuple[int, int]
-    masks: list[np.ndarray]
+    annotations: list[dict]
+    placed: str
 
 
 @contextmanager
@@ -239,8 +248,8 @@ def check_count(page: Page, found: int, rows: list[Row]) -> None:
         rows.append(Row(page.name, 'count differs', detail))
 
 
-def convert_page(page: Page, target: str, rows: list[Row]) -> Converted | None:
-    """The stamps of a page, or None where the page must be left out.
+def find_stamps(page: Page, target: str, rows: list[Row]) -> np.ndarray | None:
+    """The masks (K, h, w) bool of a page's K stamps, or None where it must be left out.
 
     Args:
         page: The files of the page.
@@ -307,7 +316,7 @@ def convert_page(page: Page, target: str, rows: list[Row]) -> Converted | None:
                 )
                 continue
         masks.append(mask)
-    return Converted(size, masks)
+    return np.array(masks, dtype=bool).reshape(-1, *size)
 
 
 def split_of(page: str, seed: int, val_ratio: float, test_ratio: float) -> str:
@@ -319,14 +328,12 @@ def split_of(page: str, seed: int, val_ratio: float, test_ratio: float) -> str:
     return 'val' if u < test_ratio + val_ratio else 'train'
 
 
-def annotate(mask: np.ndarray, annotation_id: int, image_id: int) -> dict:
-    """The COCO annotation of a non-empty (h, w) bool mask."""
+def annotate(mask: np.ndarray) -> dict:
+    """The COCO annotation of a non-empty (h, w) bool mask, without ids."""
     ys, xs = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     x, y = int(xs[0]), int(ys[0])
     rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
-        'id': annotation_id,
-        'image_id': image_id,
         'category_id': CATEGORY['id'],
         'bbox': [x, y, int(xs[-1]) + 1 - x, int(ys[-1]) + 1 - y],
         'area': int(mask.sum()),
@@ -349,13 +356,61 @@ def place_image(file: File, path: Path) -> str:
     return 'copy'
 
 
+def convert_page(page: Page, out: Path, target: str, rows: list[Row]) -> Converted | None:
+    """Write image and semantic map of a page into ``out``; None where it must be left out.
+
+    ``target`` and ``rows`` as in ``find_stamps``.
+    """
+    masks = find_stamps(page, target, rows)
+    if masks is None:
+        return None
+    placed = place_image(page.files[SCAN], out / 'images' / f'{page.name}{SCAN.suffix}')
+    semantic_map = masks.any(axis=0).astype(np.uint8) * CATEGORY['id']
+    Image.fromarray(semantic_map).save(out / 'semantic_maps' / f'{page.name}.png')
+    return Converted(masks.shape[1:], [annotate(mask) for mask in masks], placed)
+
+
+def convert_pages(
+    src: Path, out: Path, target: str, indexes: Sequence[int]
+) -> list[tuple[list[Row], Converted | None]]:
+    """Convert some pages of an archive, by their places among all its pages.
+
+    Opens the archive for itself, so that processes can share the work.
+
+    Returns:
+        For each page its rows of the report and what ``convert_page`` returned.
+    """
+    results = []
+    with open_archive(src) as files:
+        pages = find_pages(files, src)
+        for index in indexes:
+            rows: list[Row] = []
+            results.append((rows, convert_page(pages[index], out, target, rows)))
+    return results
+
+
 def convert(
-    src: Path, out: Path, target: str, val_ratio: float, test_ratio: float, seed: int
+    src: Path,
+    out: Path,
+    target: str,
+    val_ratio: float,
+    test_ratio: float,
+    seed: int,
+    workers: int = 1,
 ) -> dict:
     """Convert the archive ``src`` into ``out``; returns what is written to report.json.
 
+    Args:
+        src: the archive.
+        out: folder to write.
+        target: "ink" or "region".
+        val_ratio, test_ratio: shares of the pages.
+        seed: of the splits.
+        workers: processes that share the pages; changes nothing in the result.
+
     Raises:
-        ConfigError: the ratios are not shares that leave something to train on.
+        ConfigError: the ratios are not shares that leave something to train on, or there is no
+            worker.
         DataError: ``src`` is no such archive, no page of it can be used, or ``out`` cannot be
             written.
     """
@@ -364,6 +419,8 @@ def convert(
             '--val-ratio and --test-ratio must be >= 0 and sum to less than 1, '
             f'got {val_ratio} and {test_ratio}.'
         )
+    if workers < 1:
+        raise ConfigError(f'--workers must be at least 1, got {workers}.')
     coco: dict[str, dict] = {
         split: {
             'info': {'description': f'StaVer, {split} split, the {target} of each stamp'},
@@ -378,26 +435,31 @@ def convert(
     objects = 0
     with open_archive(src) as files:
         pages = find_pages(files, src)
-        try:
-            for folder in ('images', 'semantic_maps'):
-                (out / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f'cannot make folders in {out}: {error.strerror}.') from error
-        for image_id, page in enumerate(pages, start=1):
-            converted = convert_page(page, target, rows)
-            if converted is None:
-                continue
-            file_name = f'{page.name}{SCAN.suffix}'
-            placed[place_image(page.files[SCAN], out / 'images' / file_name)] += 1
-            h, w = converted.size
-            part = coco[split_of(page.name, seed, val_ratio, test_ratio)]
-            part['images'].append({'id': image_id, 'file_name': file_name, 'width': w, 'height': h})
-            semantic_map = np.zeros(converted.size, np.uint8)
-            for mask in converted.masks:
-                objects += 1
-                semantic_map[mask] = CATEGORY['id']
-                part['annotations'].append(annotate(mask, objects, image_id))
-            Image.fromarray(semantic_map).save(out / 'semantic_maps' / f'{page.name}.png')
+    try:
+        for folder in ('images', 'semantic_maps'):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f'cannot make folders in {out}: {error.strerror}.') from error
+    # the smaller the shares, the sooner all workers are done; the larger, the less is opened twice
+    shares = np.array_split(np.arange(len(pages)), min(4 * workers, len(pages)))
+    work = partial(convert_pages, src, out, target)
+    if workers == 1:
+        results = work(range(len(pages)))
+    else:
+        with multiprocessing.Pool(min(workers, len(shares))) as pool:
+            results = sum(pool.imap(work, shares), [])
+    for image_id, (page, (page_rows, converted)) in enumerate(zip(pages, results, strict=True), 1):
+        rows += page_rows
+        if converted is None:
+            continue
+        placed[converted.placed] += 1
+        h, w = converted.size
+        file_name = f'{page.name}{SCAN.suffix}'
+        part = coco[split_of(page.name, seed, val_ratio, test_ratio)]
+        part['images'].append({'id': image_id, 'file_name': file_name, 'width': w, 'height': h})
+        for annotation in converted.annotations:
+            objects += 1
+            part['annotations'].append({'id': objects, 'image_id': image_id, **annotation})
     if not sum(placed.values()):
         raise DataError(f'no page of {src} can be used; {rows[0].page}: {rows[0].detail}')
     for split, ratio in (('val', val_ratio), ('test', test_ratio)):
@@ -459,10 +521,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--val-ratio', type=float, default=0.15, help='share of val pages (0.15)')
     parser.add_argument('--test-ratio', type=float, default=0.15, help='share of test pages (0.15)')
     parser.add_argument('--seed', type=int, default=0, help='of the splits (0)')
+    parser.add_argument(
+        '--workers', type=int, default=os.cpu_count() or 1, help='processes (one a CPU core)'
+    )
     args = parser.parse_args(argv)
     try:
         report = convert(
-            args.src, args.out, args.object, args.val_ratio, args.test_ratio, args.seed
+            args.src,
+            args.out,
+            args.object,
+            args.val_ratio,
+            args.test_ratio,
+            args.seed,
+            args.workers,
         )
     except MMSAMError as error:
         print(f'error: {error}', file=sys.stderr)

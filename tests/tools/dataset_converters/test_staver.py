@@ -284,6 +284,24 @@ def test_number_of_stamps_in_an_info_file(data, count):
     assert staver.read_count(data) == count
 
 
+@pytest.mark.parametrize('packed', [False, True])
+def test_workers_change_nothing(archive, tmp_path, packed):
+    src = archive()
+    for number in range(4, 12):
+        gray = blank(UPPER) if number % 3 else None
+        write_page(src, f'stampDS-{number:05d}', TWO_LEVELS, blank(UPPER), gray, b'stamps: 1')
+    if packed:
+        src = zipped(src, tmp_path / 'archive.zip')
+    contents = []
+    for workers in (1, 3):
+        out = tmp_path / f'out{workers}'
+        staver.convert(src, out, 'ink', 0.3, 0.2, 0, workers)
+        files = [path for path in sorted(out.rglob('*')) if path.is_file()]
+        contents.append({path.relative_to(out): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 2 * (3 + 6) + 3 + 3 + 1  # page 6 and 9 have no region map
+
+
 def test_splits_follow_the_ratios_and_stay_when_pages_are_added(tmp_path):
     def splits(pages, out, seed=0):
         staver.convert(pages, out, 'ink', 0.3, 0.3, seed)
@@ -342,6 +360,7 @@ def test_command_line_prints_the_tables(archive, tmp_path):
         (['bad.zip', 'out'], 3, 'bad.zip'),
         (['bare', 'out'], 3, 'ground-truth-pixel'),
         (['bare', 'out', '--val-ratio', '0.5', '--test-ratio', '0.5'], 2, '--val-ratio'),
+        (['bare', 'out', '--workers', '0'], 2, '--workers'),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, args, code, named):
