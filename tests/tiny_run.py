@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as mask_utils
-from tiny_sam import TINY_ARCH
+from tiny_sam import segmentor_config
 
 from mmsam.apis import run_tool
 from tools import train
@@ -77,9 +77,7 @@ def _write_split(folder: Path, split: str, counts: Sequence[int], rng: np.random
 def write_config(
     folder: Path, data_root: Path, img_size: int = 64, max_iters: int = 6, extra: str = ''
 ) -> Path:
-    """A config for ``write_dataset``'s folder, upon the shipped ``_base_`` files.
-
-    The decoder has the width of the official sizes, as that of ``tiny_sam`` has.
+    """A config of ``tiny_sam``'s model for ``write_dataset``'s folder, upon the shipped ``_base_``.
 
     Args:
         folder: gets ``tiny.py``.
@@ -89,19 +87,13 @@ def write_config(
         extra: more lines of the config.
     """
     bases = [
-        'models/sam_tiny_256.py',
         'datasets/tiny_stamps.py',
         'schedules/scratch_800.py',
         'default_runtime.py',
     ]
     text = f"""
 _base_ = {[str(BASE / base) for base in bases]}
-model = dict(
-    data_preprocessor=dict(image_size={img_size}),
-    image_encoder=dict(arch=dict(**{TINY_ARCH}), img_size={img_size}, out_chans=256),
-    prompt_encoder=dict(image_size={img_size}, embed_dim=256),
-    mask_decoder=dict(transformer_dim=256, transformer_mlp_dim=2048),
-)
+model = {segmentor_config(img_size, frozen=())}
 train_pipeline = [
     dict(type='LoadSAMImage'),
     dict(type='RandomObjects', max_objects=16),

@@ -20,7 +20,7 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=0,  # small images: a worker would take more from the training than it gives,
+    num_workers=0,  # small images: a worker would take more from the training than it gives
     sampler=dict(type='SeededInfiniteSampler'),
     dataset=dict(
         type='BoxPromptDataset',

@@ -129,7 +129,7 @@ class SAMSegmentor(BaseModel):
         raise ConfigError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}.")
 
     def encode_images(self, inputs: Tensor) -> Tensor:
-        """Images (B, 3, S, S) to embeddings (B, 256, S/16, S/16)."""
+        """Images (B, 3, S, S) to embeddings (B, C, S/16, S/16), C = 256 in the official sizes."""
         with self._gradient_of('image_encoder'):
             return self.image_encoder(inputs)
 
@@ -139,7 +139,7 @@ class SAMSegmentor(BaseModel):
         """Single masks for the boxes of a ragged batch.
 
         Args:
-            image_embeddings: (B, 256, S/16, S/16).
+            image_embeddings: (B, C, S/16, S/16).
             boxes: (P, 4) xyxy, input px.
             image_index: (P,) int64, ascending.
 
