@@ -1,4 +1,4 @@
-# A small SAM on real microscopy, from random weights (or --load-from a run of sam_tiny_stamp.py).
+# A small SAM on real microscopy, from the weights that make demo trained on stamps.
 _base_ = [
     '_base_/models/sam_tiny_256.py',
     '_base_/datasets/nuclei.py',
@@ -6,3 +6,5 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 model = dict(data_preprocessor=dict(mean=(50, 47, 56), std=(73, 69, 81)))  # of the training images
+# from random weights the masks of objects this small stay empty (training-from-scratch.md)
+load_from = 'work_dirs/demo/sam_tuned.pth'  # make demo
