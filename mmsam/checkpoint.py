@@ -1,4 +1,4 @@
-"""Weights in and out: strict loading of SAM's files, atomic writing of stock-compatible ones.
+"""Weights in and out: strict loading of SAM's files, writing of stock-compatible ones.
 
 The *stock* layout is upstream's: a flat dict of tensors under ``image_encoder.*``,
 ``prompt_encoder.*`` and ``mask_decoder.*``. Everything that is read is brought into it, everything
@@ -7,14 +7,10 @@ that is written starts from it. A file is only ever read as data: pickled code i
 
 import http.client
 import json
-import os
-import pickle
-import re
 import shutil
 import struct
 import urllib.request
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +25,9 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from mmsam.atomic_file import write_atomically
 from mmsam.errors import CheckpointError
+from mmsam.torch_file import check_kind, read_torch_file
 from mmsam.weight_layouts import (
     STOCK_PARTS,
     StateDict,
@@ -69,9 +67,9 @@ def read_state_dict(source: str) -> StateDict:
     else:
         path = _weights_file(Path(source).expanduser())
     try:
-        _check_kind(path, str(path))
+        check_kind(path, str(path))
         is_safetensors = path.suffix == '.safetensors'
-        content = _read_safetensors(path) if is_safetensors else _read_torch(path)
+        content = _read_safetensors(path) if is_safetensors else read_torch_file(path)
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read: {error}.') from None
     state_dict = _without_wrappers(_find_tensors(content, path), path)
@@ -117,35 +115,17 @@ def _download(url: str) -> Path:
         size = partial_path.stat().st_size
         if expected is not None and size != int(expected):
             raise CheckpointError(f'{url} ended after {size} of {expected} bytes: {advice}.')
-        _check_kind(partial_path, url)
+        check_kind(partial_path, url)
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # the processes of a node download once: all but the first find the file
         with FileLock(f'{target}.lock'):
             if not target.is_file():
-                _write_atomically(target, fetch)
+                write_atomically(target, fetch)
     except OSError as error:
         raise CheckpointError(f'{target} cannot be written: {error}.') from None
     return target
-
-
-def _check_kind(path: Path, name: str) -> None:
-    """Refuse what is no binary file at all, and say what it is."""
-    with path.open('rb') as file:
-        head = file.read(512)
-    text = head.lstrip().lower()
-    if not head:
-        found = 'is empty'
-    elif head.startswith(b'version https://git-lfs'):
-        found = 'is a Git LFS pointer, not the weights: run "git lfs pull" where it comes from'
-    elif text.startswith((b'<!doctype', b'<html', b'<?xml')):
-        found = 'is a web page, not weights: its download address was wrong or needs a login'
-    elif not head.startswith((b'PK', b'\x80')) and not any(b < 9 or 13 < b < 32 for b in head):
-        found = 'is a text file, not weights'
-    else:
-        return
-    raise CheckpointError(f'{name} {found} ({path.stat().st_size} bytes).')
 
 
 def _read_safetensors(path: Path) -> StateDict:
@@ -177,70 +157,6 @@ def _safetensors_size(path: Path) -> int:
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         return 0
     return 8 + header_length + max(ends, default=0)
-
-
-class _Ignored:
-    """Stands in for what a training checkpoint holds beside tensors; does nothing, whatever it is.
-
-    mmengine pickles the history of its log with ``HistoryBuffer``, numpy arrays and even
-    ``getattr``. Allowing the real ones would let a file call them.
-    """
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-_IGNORED_GLOBALS = (
-    'builtins.getattr',
-    'builtins.slice',
-    'mmengine.logging.history_buffer.HistoryBuffer',
-    'numpy.dtype',
-    'numpy.ndarray',
-    *(
-        f'numpy.{core}.multiarray.{name}'
-        for core in ('core', '_core')
-        for name in ('_reconstruct', 'scalar')
-    ),
-)
-
-
-def _read_torch(path: Path) -> Any:
-    """What ``torch.save`` wrote, read as data alone."""
-    size = path.stat().st_size
-    with path.open('rb') as file:
-        is_zip = file.read(2) == b'PK'
-    if is_zip:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()  # torch.load does not look at the checksums
-        except zipfile.BadZipFile:
-            raise CheckpointError(
-                f'{path} is truncated: it ends after {size} bytes without its table of contents.'
-            ) from None
-        if damaged is not None:
-            raise CheckpointError(f'{path} is damaged: the checksum of {damaged} does not fit.')
-    try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_GLOBALS]):
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to load without protection: it must not be shown
-        forbidden = re.search(r'GLOBAL (\S+)', str(error))
-        if forbidden:
-            raise CheckpointError(
-                f'{path} is refused: it contains {forbidden[1]}, which is no part of weights.'
-            ) from None
-    except Exception:  # noqa: BLE001  (damaged bytes may fail anywhere in the unpickler)
-        pass
-    if is_zip:
-        raise CheckpointError(f'{path} is a zip archive without PyTorch weights.')
-    raise CheckpointError(
-        f'{path} is truncated, damaged or no file of PyTorch weights ({size} bytes).'
-    )
 
 
 def _find_tensors(content: Any, path: Path) -> StateDict:
@@ -429,44 +345,27 @@ def save_stock_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> No
     A file of that name is replaced only when the new one is complete.
 
     Raises:
-        CheckpointError: see ``stock_state_dict``; or the file cannot be written.
+        CheckpointError: see ``stock_state_dict``.
+        StorageError: the file cannot be written.
     """
     stock = stock_state_dict(state_dict)
-    _write_atomically(Path(path), lambda partial_path: torch.save(stock, partial_path))
+    write_atomically(Path(path), lambda partial_path: torch.save(stock, partial_path))
 
 
 def save_hugging_face(state_dict: Mapping[str, Tensor], folder: str | Path) -> None:
     """Write a folder for ``transformers.SamModel.from_pretrained``: weights and ``config.json``.
 
     Raises:
-        CheckpointError: see ``stock_state_dict``; or the folder cannot be written.
+        CheckpointError: see ``stock_state_dict``.
+        StorageError: the folder cannot be written.
     """
     stock = stock_state_dict(state_dict)
     config = json.dumps(hugging_face_config(stock), indent=2).encode()
-    weights = to_hugging_face(stock)
-    _write_atomically(
-        Path(folder) / 'model.safetensors',
-        # save_file would make a file that only its owner may read
-        lambda path: _write_bytes(path, safetensors.torch.save(weights, {'format': 'pt'})),
-    )
-    _write_atomically(Path(folder) / 'config.json', lambda path: _write_bytes(path, config))
+    # save_file would make a file that only its owner may read
+    weights = safetensors.torch.save(to_hugging_face(stock), {'format': 'pt'})
+    write_atomically(Path(folder) / 'model.safetensors', lambda path: _write_bytes(path, weights))
+    write_atomically(Path(folder) / 'config.json', lambda path: _write_bytes(path, config))
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-
-
-def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a new file in the same folder, then give it the name ``path``."""
-    partial_path = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial_path)
-        with partial_path.open('rb') as file:
-            os.fsync(file.fileno())
-        os.replace(partial_path, path)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        # torch.save reports a full disk as a RuntimeError
-        raise CheckpointError(f'{path} cannot be written: {error}.') from None
-    finally:
-        partial_path.unlink(missing_ok=True)

@@ -33,3 +33,9 @@ class LaunchError(MMSAMError):
     """The processes of a run cannot be started together."""
 
     exit_code = 5
+
+
+class StorageError(MMSAMError):
+    """A file cannot be written: the disk is full, read-only, or the folder is not ours."""
+
+    exit_code = 6

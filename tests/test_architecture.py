@@ -12,8 +12,8 @@ PACKAGE = ROOT / 'mmsam'
 
 LAYERS = [
     {'errors', 'stack'},
-    {'geometry', 'registry', 'weight_layouts'},
-    {'structures', 'embedding_cache', 'checkpoint'},
+    {'atomic_file', 'geometry', 'registry', 'torch_file', 'weight_layouts'},
+    {'structures', 'embedding_cache', 'checkpoint', 'training_checkpoint'},
     {'engine', 'evaluation', 'visualization', 'models', 'datasets'},
     {'apis'},
 ]

@@ -29,7 +29,7 @@ from mmsam.checkpoint import (
     save_stock_weights,
     stock_state_dict,
 )
-from mmsam.errors import CheckpointError
+from mmsam.errors import CheckpointError, StorageError
 from mmsam.models import SAMBackbone
 from mmsam.weight_layouts import from_hugging_face, hugging_face_config, to_hugging_face
 
@@ -535,7 +535,7 @@ def test_a_failed_write_keeps_the_good_file(tmp_path, weights, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', full_disk)
-    with pytest.raises(CheckpointError, match='tuned.pth cannot be written: .*No space left'):
+    with pytest.raises(StorageError, match='tuned.pth cannot be written: .*No space left'):
         save_stock_weights(weights, path)
     assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.errors import CheckpointError, ConfigError
+from mmsam.training_checkpoint import training_checkpoints
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,7 +79,7 @@ def apply_start(config: Config, args: argparse.Namespace) -> None:
             raise CheckpointError(f'--resume-from {args.resume_from}: no such file.')
         config.load_from, config.resume = args.resume_from, True
     elif args.resume:
-        if not (Path(config.work_dir) / 'last_checkpoint').is_file():
+        if not training_checkpoints(Path(config.work_dir)):
             raise CheckpointError(
                 f'--resume: {config.work_dir} holds no checkpoint to go on from; start without '
                 '--resume.'

@@ -106,19 +106,18 @@ def test_a_missing_file(request, model, tmp_path):
 
 
 @pytest.mark.parametrize('model', ['sam', 'fcn'])
-def test_resuming_from_mere_weights(request, model, tmp_path, monkeypatch):
+def test_resuming_from_mere_weights(request, model, tmp_path):
     runner = request.getfixturevalue(model)
     torch.save(dict(state_dict=runner.model.state_dict()), tmp_path / 'w.pth')
-    monkeypatch.setattr(runner, '_resume', True)
     with pytest.raises(CheckpointError, match='w.pth holds weights without .*--load-from'):
-        runner.load_checkpoint(str(tmp_path / 'w.pth'))
+        runner.resume(str(tmp_path / 'w.pth'))
 
 
 def test_a_truncated_file_of_another_model(fcn, tmp_path):
     path = tmp_path / 'half.pth'
     torch.save(fcn.model.state_dict(), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match='half.pth cannot be loaded: ') as error:
+    with pytest.raises(CheckpointError, match='half.pth is truncated: ') as error:
         fcn.load_checkpoint(str(path))
     assert '\n' not in str(error.value)
 

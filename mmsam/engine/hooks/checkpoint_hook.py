@@ -1,0 +1,169 @@
+"""mmengine's CheckpointHook with an order of steps in which nothing good is ever lost."""
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dist import is_main_process, master_only
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from mmsam.engine.random_state import random_states, set_random_state
+from mmsam.errors import ConfigError, StorageError
+from mmsam.registry import HOOKS
+from mmsam.training_checkpoint import name_latest, remove_training_checkpoint
+
+
+@HOOKS.register_module()
+class SAMCheckpointHook(CheckpointHook):
+    """Save checkpoints, keep the latest and the best.
+
+    Differences to mmengine's:
+
+    - ``last_checkpoint`` names a new file once that is complete, and only then older ones are
+      deleted; the best one so far is deleted once the new best is complete.
+    - The random states of all ranks are saved, and set again in the first iteration after a resume.
+    - A checkpoint that cannot be written (a full disk) is announced as an error, and the training
+      goes on to the next one, or ends: ``on_write_error``.
+
+    Args: as mmengine's, without those of other places than a folder; and
+
+        on_write_error: 'continue' or 'stop'.
+
+    Raises:
+        ConfigError: another ``on_write_error``.
+        StorageError: a checkpoint cannot be written, with 'stop'.
+    """
+
+    def __init__(
+        self,
+        interval: int = -1,
+        by_epoch: bool = True,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        out_dir: str | None = None,
+        max_keep_ckpts: int = -1,
+        save_last: bool = True,
+        save_best: str | list[str] | None = None,
+        rule: str | list[str] | None = None,
+        greater_keys: Sequence[str] | None = None,
+        less_keys: Sequence[str] | None = None,
+        filename_tmpl: str | None = None,
+        published_keys: str | list[str] | None = None,
+        save_begin: int = 0,
+        on_write_error: str = 'continue',
+    ) -> None:
+        if on_write_error not in ('continue', 'stop'):
+            raise ConfigError(
+                "on_write_error of SAMCheckpointHook is 'continue' or 'stop', "
+                f'got {on_write_error!r}.'
+            )
+        super().__init__(
+            interval=interval,
+            by_epoch=by_epoch,
+            save_optimizer=save_optimizer,
+            save_param_scheduler=save_param_scheduler,
+            out_dir=out_dir,
+            max_keep_ckpts=max_keep_ckpts,
+            save_last=save_last,
+            save_best=save_best,
+            rule=rule,
+            greater_keys=greater_keys,
+            less_keys=less_keys,
+            filename_tmpl=filename_tmpl,
+            published_keys=published_keys,
+            save_begin=save_begin,
+        )
+        self.on_write_error = on_write_error
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if is_main_process():
+            for leftover in Path(self.out_dir).glob('.*.partial'):  # of a run that was killed
+                leftover.unlink(missing_ok=True)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
+    ) -> None:
+        # not sooner: what happens before, such as a validation, draws random numbers too
+        if runner.resumed_random_state is not None:
+            set_random_state(runner.resumed_random_state)
+            runner.resumed_random_state = None
+
+    def _save_checkpoint(self, runner: Runner) -> None:
+        runner.random_states = random_states()
+        super()._save_checkpoint(runner)
+
+    @master_only
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        path = self._path(step)
+        last, kept = self.last_ckpt, list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
+        now_kept = [*(number for number in kept if number != step), step]
+        self._note(runner, str(path), now_kept[-self.max_keep_ckpts :])
+        try:
+            runner.save_checkpoint(
+                str(path.parent),
+                path.name,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+            )
+            name_latest(Path(runner.work_dir), path)
+        except StorageError as error:
+            self._note(runner, last, kept)
+            self._announce(runner, error)
+            return
+        if self.max_keep_ckpts > 0:
+            for number in now_kept[: -self.max_keep_ckpts]:
+                remove_training_checkpoint(self._path(number))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        runner.random_states = random_states()
+        info = runner.message_hub.runtime_info
+        old_info = {key: info[key] for key in info if key.startswith(('best_score', 'best_ckpt'))}
+        old_paths = self._best_paths()
+        self._set_best_paths(dict.fromkeys(old_paths))  # mmengine deletes them before it saves
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        except StorageError as error:
+            self._set_best_paths(old_paths)
+            info.update(old_info)
+            self._announce(runner, error)
+            return
+        new_paths = self._best_paths()
+        self._set_best_paths({key: new_paths[key] or path for key, path in old_paths.items()})
+        if is_main_process():
+            for key, path in old_paths.items():
+                if path and new_paths[key] not in (None, path):
+                    remove_training_checkpoint(Path(path))
+
+    def _path(self, step: int) -> Path:
+        return Path(self.out_dir) / self.filename_tmpl.format(step)
+
+    def _note(self, runner: Runner, last: str | None, kept: list[int]) -> None:
+        """Remember the latest checkpoint and the ones that are kept, here and in what is saved."""
+        self.last_ckpt = last
+        runner.message_hub.update_info('last_ckpt', last)
+        if self.max_keep_ckpts > 0:
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+
+    def _best_paths(self) -> dict[str, str | None]:
+        """The best checkpoint of each key indicator."""
+        if len(self.key_indicators) == 1:
+            return {'': self.best_ckpt_path}  # mmengine renames the indicator 'auto'
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) == 1:
+            (self.best_ckpt_path,) = paths.values()
+        else:
+            self.best_ckpt_path_dict.update(paths)
+
+    def _announce(self, runner: Runner, error: StorageError) -> None:
+        if self.on_write_error == 'stop':
+            raise error
+        runner.logger.error(f'{error} The training goes on; the last good one: {self.last_ckpt}.')

@@ -1,0 +1,206 @@
+"""The files from which a training goes on: written atomically, with a digest, as plain data.
+
+A training checkpoint is a dict with ``meta``, ``state_dict``, ``message_hub``, ``optimizer``,
+``param_schedulers`` and ``random_states``. It consists of tensors, numbers, texts, None, lists,
+tuples and dicts alone, so that reading it can run nothing. ``<file>.sha256`` beside it is what
+``sha256sum -c`` takes.
+"""
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmsam.atomic_file import write_atomically
+from mmsam.errors import CheckpointError
+from mmsam.torch_file import check_kind, read_torch_file
+
+RUN_KEYS = frozenset({'meta', 'state_dict', 'message_hub', 'optimizer'})
+"""What a file must hold for a run to go on from it."""
+
+_POINTER = 'last_checkpoint'
+_NUMBER = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+
+
+def save_training_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write a training checkpoint and its digest; an older file of that name stays until then.
+
+    Args:
+        content: see the module; numpy arrays and numbers become tensors and numbers.
+        path: file to write.
+
+    Raises:
+        CheckpointError: something in ``content`` is not plain data; the message says where.
+        StorageError: the disk is full, for example; the old file is untouched.
+    """
+    plain = plain_data(content, path.name)
+    digest_path = _digest_path(path)
+
+    def write(partial_path: Path) -> None:
+        torch.save(plain, partial_path)
+        digests.append(_digest(partial_path))
+        # never a new file beside the digest of the old one: without a digest it is still checked
+        digest_path.unlink(missing_ok=True)
+
+    digests: list[str] = []
+    write_atomically(path, write)
+    line = f'{digests[0]}  {path.name}\n'
+    write_atomically(digest_path, lambda partial_path: _write_text(partial_path, line))
+
+
+def read_training_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what ``save_training_checkpoint`` wrote; tensors are on the CPU.
+
+    Raises:
+        CheckpointError: no such file, its digest differs, it is damaged, or it lacks what a run
+            needs to go on.
+    """
+    check_training_checkpoint(path)
+    try:
+        content = read_torch_file(path)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error}.') from None
+    if not isinstance(content, dict) or not content.keys() >= RUN_KEYS:
+        raise CheckpointError(
+            f'{path} holds weights without the state of a run: start from them with --load-from.'
+        )
+    return content
+
+
+def check_training_checkpoint(path: Path) -> None:
+    """Raise where a file is not what was written: by its digest, else as far as it shows.
+
+    Raises:
+        CheckpointError: no such file, its digest differs, or it is no binary file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f'{path}: no such file.')
+    try:
+        check_kind(path, str(path))
+        digest_path = _digest_path(path)
+        if digest_path.is_file():
+            wanted = digest_path.read_text(encoding='utf-8').partition(' ')[0]
+            found = _digest(path)
+            if found != wanted:
+                raise CheckpointError(
+                    f'{path} is damaged: its SHA-256 is {found[:12]}..., {digest_path.name} has '
+                    f'{wanted[:12]}...'
+                )
+        else:
+            read_torch_file(path)  # the checksums inside the file
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error}.') from None
+
+
+def name_latest(folder: Path, path: Path) -> None:
+    """Write ``folder/last_checkpoint``: the name, relative where the file is in the folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    name = path.name if path.parent.resolve() == folder.resolve() else str(path)
+    write_atomically(folder / _POINTER, lambda partial_path: _write_text(partial_path, name))
+
+
+def training_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the latest first.
+
+    The first is the one that ``last_checkpoint`` names, the others follow by their number.
+    """
+    numbered = [
+        (int(match[1]), path)
+        for path in folder.glob('*.pth')
+        if (match := _NUMBER.fullmatch(path.name))
+    ]
+    found = [path for _, path in sorted(numbered, reverse=True)]
+    pointer = folder / _POINTER
+    if pointer.is_file():
+        named = folder / pointer.read_text(encoding='utf-8').strip()
+        if not named.is_file():
+            named = folder / named.name  # the folder was moved
+        if named.is_file():
+            found = [named, *(path for path in found if path != named)]
+    return found
+
+
+def latest_training_checkpoint(folder: Path) -> Path:
+    """The latest whole checkpoint of a run; damaged ones are named in a warning and passed over.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    reasons = []
+    for path in training_checkpoints(folder):
+        try:
+            check_training_checkpoint(path)
+        except CheckpointError as error:
+            print_log(f'{error} The one before is used.', logger='current', level=30)
+            reasons.append(str(error))
+            continue
+        return path
+    detail = f' that is whole: {" ".join(reasons)}' if reasons else ''
+    raise CheckpointError(f'{folder} holds no checkpoint to go on from{detail}.')
+
+
+def remove_training_checkpoint(path: Path) -> None:
+    """Delete a checkpoint and its digest; it may be gone already."""
+    path.unlink(missing_ok=True)
+    _digest_path(path).unlink(missing_ok=True)
+
+
+def plain_data(value: Any, name: str) -> Any:
+    """A copy that holds nothing but tensors on the CPU, numbers, texts, None and containers.
+
+    Args:
+        value: also numpy arrays (become tensors) and numpy numbers.
+        name: where it stands, for the message.
+
+    Raises:
+        CheckpointError: something else.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        # numpy's float64 and str_ are subclasses
+        for kind in (bool, int, float, str):
+            if isinstance(value, kind):
+                return kind(value)
+        return None
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, np.generic):
+        return plain_data(value.item(), name)
+    if isinstance(value, Mapping):
+        return {
+            plain_data(key, f'a key of {name}'): plain_data(item, f'{name}[{key!r}]')
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        items = [plain_data(item, f'{name}[{index}]') for index, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    raise CheckpointError(
+        f'{name} is a {type(value).__name__}: a checkpoint holds only tensors, numbers, texts, '
+        'lists, tuples and dicts.'
+    )
+
+
+def _digest(path: Path) -> str:
+    digest = sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(f'{path.name}.sha256')
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding='utf-8')

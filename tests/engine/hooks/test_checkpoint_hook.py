@@ -1,0 +1,293 @@
+"""The order of saving and deleting, and exact resume, on a toy model with dropout."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.model import BaseModel
+from torch import nn
+
+import mmsam.engine.runner
+from mmsam.engine import SAMRunner
+from mmsam.errors import CheckpointError, ConfigError, StorageError
+from mmsam.training_checkpoint import latest_training_checkpoint, read_training_checkpoint
+
+
+class ToyModel(BaseModel):
+    """Draws from torch (dropout), NumPy and Python in each training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.dropout = nn.Dropout(0.5)
+        self.drawn: list[tuple] = []
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        if mode != 'loss':
+            return list(inputs)
+        outputs = self.dropout(self.linear(torch.stack(list(inputs))))
+        self.drawn.append((float(outputs.sum()), np.random.random()))
+        return {'loss': (outputs - 1).square().mean()}
+
+
+class ScriptedMetric(BaseMetric):
+    """Each validation draws random numbers and has the next score of ``scores``."""
+
+    default_prefix = 'toy'
+
+    def __init__(self, scores: list[float]) -> None:
+        super().__init__()
+        self.scores = iter(scores)
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict[str, float]:
+        return {'score': next(self.scores)}
+
+
+_NAMES = itertools.count()
+
+
+def make_runner(
+    work_dir: Path, max_iters: int = 6, scores: list[float] | None = None, resume: bool = False,
+    load_from: Path | None = None, batch_size: int = 2, **checkpoint,
+) -> SAMRunner:  # fmt: skip
+    """Saves after each iteration; validates after each one if it gets ``scores``."""
+    torch.manual_seed(0)
+    data = [{'inputs': torch.randn(4), 'data_samples': None} for _ in range(7)]
+    options = {}
+    if scores is not None:
+        checkpoint.update(save_best='toy/score', rule='greater')
+        options = dict(
+            val_dataloader=dict(
+                dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False)
+            ),
+            val_cfg=dict(),
+            val_evaluator=Evaluator(ScriptedMetric(scores)),
+        )
+    return SAMRunner(
+        model=ToyModel(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=data, batch_size=batch_size, num_workers=0,
+            sampler=dict(type='SeededInfiniteSampler'),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=max_iters, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
+        default_hooks=dict(
+            checkpoint=dict(
+                type='SAMCheckpointHook', by_epoch=False, interval=1, **checkpoint
+            ),
+        ),
+        log_processor=dict(by_epoch=False),
+        log_level='ERROR',
+        default_scope='mmsam',
+        randomness=dict(seed=3),
+        experiment_name=f'checkpoint_hook_{next(_NAMES)}',
+        resume=resume,
+        load_from=None if load_from is None else str(load_from),
+        **options,
+    )  # fmt: skip
+
+
+def names(work_dir: Path) -> list[str]:
+    """Checkpoints in the folder; each has its digest and nothing is half written."""
+    files = sorted(path.name for path in work_dir.glob('*.pth'))
+    assert sorted(path.name for path in work_dir.glob('*.sha256')) == [f'{n}.sha256' for n in files]
+    assert not list(work_dir.glob('.*.partial'))
+    return files
+
+
+def fail_on(monkeypatch: pytest.MonkeyPatch, *failing: str) -> list[tuple[str, set[str]]]:
+    """Let the writing of some files fail; returns, for each write, what stood in the folder."""
+    original, written = mmsam.engine.runner.save_training_checkpoint, []
+
+    def save(content, path):
+        written.append((path.name, {p.name for p in path.parent.glob('*.pth')}))
+        if path.name in failing:
+            raise StorageError(f'{path} cannot be written: no space.')
+        original(content, path)
+
+    monkeypatch.setattr(mmsam.engine.runner, 'save_training_checkpoint', save)
+    return written
+
+
+def test_the_latest_are_kept_and_named(tmp_path):
+    make_runner(tmp_path, max_keep_ckpts=2).train()
+    assert names(tmp_path) == ['iter_5.pth', 'iter_6.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_6.pth'
+
+
+def test_old_ones_are_deleted_after_the_new_one_is_complete(tmp_path, monkeypatch):
+    written = fail_on(monkeypatch)
+    make_runner(tmp_path, max_iters=3, max_keep_ckpts=1).train()
+    assert written == [
+        ('iter_1.pth', set()), ('iter_2.pth', {'iter_1.pth'}), ('iter_3.pth', {'iter_2.pth'}),
+    ]  # fmt: skip
+
+
+def test_a_full_disk_leaves_the_last_good_one_and_the_training_goes_on(tmp_path, monkeypatch):
+    fail_on(monkeypatch, 'iter_4.pth', 'iter_5.pth', 'iter_6.pth')
+    runner = make_runner(tmp_path, max_keep_ckpts=1)
+    errors = []
+    monkeypatch.setattr(runner.logger, 'error', errors.append)
+    runner.train()
+    assert runner.iter == 6
+    assert names(tmp_path) == ['iter_3.pth']
+    assert latest_training_checkpoint(tmp_path).name == 'iter_3.pth'
+    assert len(errors) == 3
+    assert 'iter_4.pth cannot be written: no space. The training goes on' in errors[0]
+    assert errors[0].endswith('iter_3.pth.')
+
+
+def test_after_a_full_disk_the_next_one_is_saved_and_the_old_one_deleted(tmp_path, monkeypatch):
+    fail_on(monkeypatch, 'iter_4.pth', 'iter_5.pth')
+    make_runner(tmp_path, max_keep_ckpts=1).train()
+    assert names(tmp_path) == ['iter_6.pth']
+
+
+def test_stop_on_a_full_disk(tmp_path, monkeypatch):
+    fail_on(monkeypatch, 'iter_4.pth')
+    runner = make_runner(tmp_path, max_keep_ckpts=1, on_write_error='stop')
+    with pytest.raises(StorageError, match='iter_4'):
+        runner.train()
+    assert names(tmp_path) == ['iter_3.pth']
+
+
+def test_another_word_than_stop_or_continue(tmp_path):
+    with pytest.raises(ConfigError, match="'continue' or 'stop', got 'halt'"):
+        make_runner(tmp_path, on_write_error='halt')
+
+
+def test_the_best_is_replaced_when_the_new_one_is_complete(tmp_path, monkeypatch):
+    written = fail_on(monkeypatch)
+    make_runner(tmp_path, 4, [0.1, 0.3, 0.2, 0.4], max_keep_ckpts=1).train()
+    assert names(tmp_path) == ['best_toy_score_iter_4.pth', 'iter_4.pth']
+    best = [(name, before) for name, before in written if name.startswith('best')]
+    assert [name for name, _ in best] == [f'best_toy_score_iter_{n}.pth' for n in (1, 2, 4)]
+    assert 'best_toy_score_iter_1.pth' in best[1][1] and 'best_toy_score_iter_2.pth' in best[2][1]
+
+
+def test_a_best_one_that_cannot_be_written_does_not_cost_the_one_before(tmp_path, monkeypatch):
+    """The score of the lost one does not count: the next, lower one is still the best kept."""
+    fail_on(monkeypatch, 'best_toy_score_iter_2.pth')
+    runner = make_runner(tmp_path, 4, [0.1, 0.4, 0.2, 0.05], max_keep_ckpts=1)
+    monkeypatch.setattr(runner.logger, 'error', lambda message: None)
+    runner.train()
+    assert names(tmp_path) == ['best_toy_score_iter_3.pth', 'iter_4.pth']
+    assert runner.message_hub.get_info('best_score') == 0.2
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
+    (tmp_path / '.iter_9.pth.123.partial').write_bytes(b'half')
+    make_runner(tmp_path, max_iters=1).train()
+    assert names(tmp_path) == ['iter_1.pth']
+
+
+# ------------------------------------------------------------------------------- exact resume
+
+
+def assert_equal(a, b, where='checkpoint') -> None:
+    """Bit by bit, in all parts of two checkpoints."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f'{where}[{key!r}]')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            assert_equal(*pair, f'{where}[{index}]')
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or a != a and b != b, where
+
+
+@pytest.mark.parametrize('stop', [1, 3, 5])
+@pytest.mark.parametrize('validate', [False, True])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, stop, validate):
+    """Weights, optimizer, schedule, best score and all random numbers, with dropout."""
+    scores = [0.1, 0.5, 0.2, 0.3, 0.6, 0.4]
+    straight = make_runner(tmp_path / 'straight', 6, scores if validate else None)
+    straight.train()
+    first = make_runner(tmp_path / 'halves', stop, scores if validate else None)
+    first.train()
+    second = make_runner(tmp_path / 'halves', 6, scores[stop:] if validate else None, resume=True)
+    second.train()
+    assert first.model.drawn + second.model.drawn == straight.model.drawn
+    last = [read_training_checkpoint(tmp_path / d / 'iter_6.pth') for d in ('straight', 'halves')]
+    for checkpoint in last:
+        del checkpoint['message_hub']['log_scalars']  # how long each iteration took
+        for key in ('time', 'cfg', 'experiment_name'):
+            del checkpoint['meta'][key]
+        for key in ('last_ckpt', 'best_ckpt', 'cfg', 'experiment_name'):
+            checkpoint['message_hub']['runtime_info'].pop(key, None)
+    assert_equal(*last)
+
+
+def test_random_states_matter_for_that(tmp_path):
+    """Without them the resumed run draws what the first iterations drew."""
+    make_runner(tmp_path, 3).train()
+    path = tmp_path / 'iter_3.pth'
+    content = read_training_checkpoint(path)
+    del content['random_states']
+    mmsam.engine.runner.save_training_checkpoint(content, path)
+    resumed = make_runner(tmp_path, 6, resume=True)
+    resumed.train()
+    straight = make_runner(tmp_path / 'straight', 6)
+    straight.train()
+    assert resumed.model.drawn != straight.model.drawn[3:]
+
+
+def test_the_latest_is_damaged(tmp_path):
+    make_runner(tmp_path / 'run', 3).train()
+    straight = make_runner(tmp_path / 'straight', 6)
+    straight.train()
+    with (tmp_path / 'run' / 'iter_3.pth').open('r+b') as file:
+        file.truncate(1000)
+    resumed = make_runner(tmp_path / 'run', 6, resume=True)
+    resumed.train()
+    assert resumed.model.drawn == straight.model.drawn[2:]
+
+
+def test_another_number_of_images_an_iteration_is_refused(tmp_path):
+    make_runner(tmp_path, 2).train()
+    runner = make_runner(tmp_path, 6, resume=True, batch_size=3)
+    with pytest.raises(CheckpointError, match='2 images an iteration .* now it would be 3'):
+        runner.train()
+
+
+def test_another_model_optimizer_or_schedule_is_refused(tmp_path):
+    make_runner(tmp_path, 2).train()
+    path = tmp_path / 'iter_2.pth'
+    whole = read_training_checkpoint(path)
+    changes = {
+        'does not fit the model: .*linear.weight': {'state_dict': {}},
+        'another optimizer or trains other parameters': {
+            'optimizer': {'state': {}, 'param_groups': []}
+        },
+        'has 0 parameter schedulers, the config 1': {'param_schedulers': []},
+    }
+    for message, change in changes.items():
+        mmsam.engine.runner.save_training_checkpoint({**whole, **change}, path)
+        with pytest.raises(CheckpointError, match=message):
+            make_runner(tmp_path, 6, load_from=path, resume=True).train()
+
+
+def test_code_in_the_meta_of_a_checkpoint_is_not_run(tmp_path):
+    """mmengine's own resume runs ``meta['config']`` as Python."""
+    make_runner(tmp_path, 2).train()
+    path = tmp_path / 'iter_2.pth'
+    content = read_training_checkpoint(path)
+    code = f'import pathlib; pathlib.Path({str(tmp_path / "ran")!r}).touch()'
+    for key in ('config', 'cfg', 'env_info'):
+        content['meta'][key] = code
+    mmsam.engine.runner.save_training_checkpoint(content, path)
+    make_runner(tmp_path, 3, resume=True).train()
+    assert not (tmp_path / 'ran').exists()
