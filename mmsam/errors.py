@@ -39,3 +39,9 @@ class StorageError(MMSAMError):
     """A file cannot be written: the disk is full, read-only, or the folder is not ours."""
 
     exit_code = 6
+
+
+class TrainingDiverged(MMSAMError):
+    """Loss or gradients stay NaN or infinite."""
+
+    exit_code = 7

@@ -21,6 +21,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [
+    dict(type='DivergenceHook', max_skipped=10),
     dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss', resolution='low_res')),
     dict(type='ZeroShotHook'),
     dict(type='PromptedPictureHook', max_pictures=8),

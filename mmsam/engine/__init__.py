@@ -2,7 +2,13 @@
 
 from .distributed import init_distributed
 from .hooks import *  # noqa: F403  (registers the hooks)
-from .optim_wrappers import BFloat16OptimWrapper, TrainableParamsConstructor
+from .optim_wrappers import BFloat16OptimWrapper, SAMOptimWrapper, TrainableParamsConstructor
 from .runner import SAMRunner
 
-__all__ = ['BFloat16OptimWrapper', 'SAMRunner', 'TrainableParamsConstructor', 'init_distributed']
+__all__ = [
+    'BFloat16OptimWrapper',
+    'SAMOptimWrapper',
+    'SAMRunner',
+    'TrainableParamsConstructor',
+    'init_distributed',
+]

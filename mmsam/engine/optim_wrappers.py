@@ -1,7 +1,9 @@
 """Optimizer wrappers and constructors of mmsam."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -29,7 +31,40 @@ class TrainableParamsConstructor(DefaultOptimWrapperConstructor):
 
 
 @OPTIM_WRAPPERS.register_module()
-class BFloat16OptimWrapper(OptimWrapper):
+class SAMOptimWrapper(OptimWrapper):
+    """mmengine's, but an update whose gradient is NaN or infinite is left out.
+
+    One such update would make the weights, and Adam's averages, NaN for ever. In distributed
+    training the gradients are averages, hence equal, and all ranks leave out the same updates.
+    ``step_was_skipped`` says so of the latest one; ``DivergenceHook`` reports it.
+
+    Args: as mmengine's ``OptimWrapper``.
+    """
+
+    step_was_skipped = False
+
+    def step(self, **kwargs: Any) -> None:
+        """Clip the gradients, record ``train/grad_norm``, and update, or leave the update out."""
+        params = [
+            param
+            for group in self.optimizer.param_groups
+            for param in group['params']
+            if param.grad is not None
+        ]
+        clipped = self.clip_func(params, **self.clip_grad_kwargs) if self.clip_grad_kwargs else None
+        norm = clipped
+        if norm is None:  # not clipped, or by value
+            norm = torch.nn.utils.get_total_norm([param.grad for param in params])
+        self.step_was_skipped = not math.isfinite(norm)
+        if self.step_was_skipped:
+            return
+        if clipped is not None:
+            self.message_hub.update_scalar('train/grad_norm', float(clipped))
+        self.optimizer.step(**kwargs)
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(SAMOptimWrapper):
     """bfloat16 autocast on GPU and CPU.
 
     bfloat16 has float32's range, so no loss scaling is needed. mmengine's ``AmpOptimWrapper``

@@ -144,3 +144,36 @@ def test_the_state_goes_on():
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError):
         make_wrapper(nn.Linear(1, 1), loss_scale='dynamic')
+
+
+@pytest.mark.parametrize(
+    'clip', [None, dict(max_norm=1.0), dict(type='value', clip_value=1.0)], ids=str
+)
+@pytest.mark.parametrize('wrapper', ['SAMOptimWrapper', 'BFloat16OptimWrapper'])
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_an_infinite_gradient_changes_nothing(bad, wrapper, clip):
+    """The run with a bad batch in between ends where the run without it ends."""
+    if bad == float('inf') and clip and 'type' in clip:
+        pytest.skip('clipping by value makes infinity finite, as asked')
+    finals = []
+    for batches in ([1.0, 2.0, 3.0], [1.0, bad, 2.0, bad, 3.0]):
+        model = nn.Linear(2, 1)
+        nn.init.constant_(model.weight, 0.5)
+        nn.init.constant_(model.bias, 0.0)
+        config = dict(
+            type=wrapper, optimizer=dict(type='AdamW', lr=0.1),
+            **({} if clip is None else dict(clip_grad=dict(clip))),
+        )  # fmt: skip
+        with DefaultScope.overwrite_default_scope('mmsam'):
+            optim_wrapper = build_optim_wrapper(model, config)
+        skipped = []
+        for batch in batches:
+            optim_wrapper.update_params(model(torch.full((1, 2), batch)).square().sum())
+            skipped.append(optim_wrapper.step_was_skipped)
+        assert skipped == [batch == bad or batch != batch for batch in batches]
+        finals.append((model.state_dict(), optim_wrapper.state_dict()['state']))
+    (weights, state), (other_weights, other_state) = finals
+    assert all(torch.equal(weights[key], other_weights[key]) for key in weights)
+    for index, moments in state.items():
+        for key, value in moments.items():
+            assert torch.equal(value, other_state[index][key])

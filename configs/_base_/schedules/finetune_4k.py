@@ -1,7 +1,7 @@
 # 4000 iterations of AdamW at 1e-4 for a pretrained SAM: warm-up, times a cosine to 0.
 # Both factors multiply; the cosine spans train_cfg.max_iters, whatever that is set to.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='SAMOptimWrapper',
     constructor='TrainableParamsConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),

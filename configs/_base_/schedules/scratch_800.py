@@ -1,7 +1,7 @@
 # AdamW at 1.5e-3 for a small SAM from random weights: warm-up, times a cosine to 0.
 # Both factors multiply; the cosine spans train_cfg.max_iters, whatever that is set to.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='SAMOptimWrapper',
     constructor='TrainableParamsConstructor',
     optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),

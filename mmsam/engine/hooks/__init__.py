@@ -1,8 +1,15 @@
 """Hooks: they change what a run uses or records, never tensors."""
 
 from .checkpoint_hook import SAMCheckpointHook
+from .divergence_hook import DivergenceHook
 from .mask_loss_hook import MaskLossHook
 from .stock_weights_hook import StockWeightsHook
 from .zero_shot_hook import ZeroShotHook
 
-__all__ = ['MaskLossHook', 'SAMCheckpointHook', 'StockWeightsHook', 'ZeroShotHook']
+__all__ = [
+    'DivergenceHook',
+    'MaskLossHook',
+    'SAMCheckpointHook',
+    'StockWeightsHook',
+    'ZeroShotHook',
+]
