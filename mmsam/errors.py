@@ -41,7 +41,13 @@ class StorageError(MMSAMError):
     exit_code = 6
 
 
-class TrainingDiverged(MMSAMError):
+class DivergedError(MMSAMError):
     """Loss or gradients stay NaN or infinite."""
 
     exit_code = 7
+
+
+class StoppedError(MMSAMError):
+    """The run was asked to end, by Slurm or by Ctrl-C, and is saved; EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'mmsam'
 
 LAYERS = [
-    {'errors', 'stack'},
+    {'errors', 'stack', 'stop_signal'},
     {'atomic_file', 'geometry', 'registry', 'torch_file', 'weight_layouts'},
     {'structures', 'embedding_cache', 'checkpoint', 'training_checkpoint'},
     {'engine', 'evaluation', 'visualization', 'models', 'datasets'},

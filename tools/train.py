@@ -1,5 +1,11 @@
 """Train a model from a config: SAM with mmsam, or any mmseg model."""
 
+# ruff: noqa: E402, I001  (a signal may come while the rest is imported)
+from mmsam import stop_signal
+
+if __name__ == '__main__':
+    stop_signal.listen()
+
 import argparse
 from pathlib import Path
 
@@ -7,6 +13,7 @@ from mmengine.config import Config
 
 from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
 from mmsam.engine import SAMRunner, init_distributed
+from mmsam.engine.hooks import StopHook
 from mmsam.errors import CheckpointError, ConfigError
 from mmsam.training_checkpoint import training_checkpoints
 
@@ -53,7 +60,9 @@ def main(args: argparse.Namespace) -> None:
     config.launcher = args.launcher
     check_paths(config, ('train_dataloader', 'val_dataloader'))
     init_distributed(args.launcher)
-    SAMRunner.from_cfg(config).train()
+    runner = SAMRunner.from_cfg(config)
+    runner.register_hook(StopHook())
+    runner.train()
 
 
 def apply_start(config: Config, args: argparse.Namespace) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -171,6 +173,48 @@ def test_resume_continues_from_the_latest(straight, config, tmp_path):
     assert [r['step'] for r in scalars(tmp_path) if 'sam/mIoU' in r] == [6]
     before, after = (json.loads((d / 'results.json').read_text()) for d in (work_dir, tmp_path))
     assert after['before'] == before['before'] and after['after'] == before['after']
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path, number):
+    _, work_dir = straight
+    args = ['train.py', config, '--work-dir', 'run', *SIX_ITERATIONS]
+    process = start(*args, cwd=tmp_path)
+    try:
+        for line in process.stdout:
+            if 'Iter(train) [1/6]' in line:
+                process.send_signal(number)
+                break
+    finally:
+        done = finish(process)
+    assert done.returncode == 75
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line.startswith(f'StoppedError: {number.name}: stopped after iteration ')
+    assert last_line.endswith('.pth).') and 'go on with --resume (saved as ' in last_line
+    run_here(train, config, '--work-dir', tmp_path / 'run', '--resume', *SIX_ITERATIONS)
+    assert equal(weights_of(tmp_path / 'run' / 'iter_6.pth'), weights_of(work_dir / 'iter_6.pth'))
+
+
+def test_a_signal_during_the_imports_is_not_lost(config, tmp_path):
+    """Slurm's may come that early; the run then stops after its first iteration."""
+    process = start('train.py', config, '--work-dir', 'run', *SIX_ITERATIONS, cwd=tmp_path)
+    time.sleep(1.0)  # mmsam itself is imported in half of that, torch takes seconds
+    process.send_signal(signal.SIGTERM)
+    done = finish(process)
+    assert done.returncode == 75
+    assert 'SIGTERM: stopped after iteration 1; go on with --resume' in done.stderr
+
+
+def test_resume_passes_over_a_damaged_checkpoint(straight, config, tmp_path):
+    _, work_dir = straight
+    for path in work_dir.glob('iter_*'):
+        shutil.copy(path, tmp_path)
+    shutil.copy(work_dir / 'last_checkpoint', tmp_path)
+    with (tmp_path / 'iter_6.pth').open('r+b') as file:
+        file.seek(5000)
+        file.write(b'x')
+    run_here(train, config, '--resume', '--work-dir', tmp_path, *SIX_ITERATIONS)
+    assert_continued(tmp_path, work_dir)
 
 
 @pytest.fixture(scope='module')

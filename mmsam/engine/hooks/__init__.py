@@ -4,6 +4,7 @@ from .checkpoint_hook import SAMCheckpointHook
 from .divergence_hook import DivergenceHook
 from .mask_loss_hook import MaskLossHook
 from .stock_weights_hook import StockWeightsHook
+from .stop_hook import StopHook
 from .zero_shot_hook import ZeroShotHook
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     'MaskLossHook',
     'SAMCheckpointHook',
     'StockWeightsHook',
+    'StopHook',
     'ZeroShotHook',
 ]

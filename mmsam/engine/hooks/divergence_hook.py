@@ -8,7 +8,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmsam.errors import ConfigError, TrainingDiverged
+from mmsam.errors import ConfigError, DivergedError
 from mmsam.registry import HOOKS
 
 _SPIKE = 10.0
@@ -30,7 +30,7 @@ class DivergenceHook(Hook):
 
     Raises:
         ConfigError: ``max_skipped`` is less than 1.
-        TrainingDiverged: ``max_skipped`` updates in a row were left out.
+        DivergedError: ``max_skipped`` updates in a row were left out.
     """
 
     def __init__(self, max_skipped: int = 10) -> None:
@@ -63,7 +63,7 @@ class DivergenceHook(Hook):
             return
         last = runner.message_hub.runtime_info.get('last_ckpt')
         advice = f'the last checkpoint is {last}' if last else 'no checkpoint was saved yet'
-        raise TrainingDiverged(
+        raise DivergedError(
             f'{message} That is the limit (max_skipped of DivergenceHook); {advice}, its weights '
             'are finite. Try a lower learning rate, or look at these images.'
         )

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmsam.engine import SAMRunner
 from mmsam.engine.hooks import DivergenceHook
-from mmsam.errors import ConfigError, TrainingDiverged
+from mmsam.errors import ConfigError, DivergedError
 from mmsam.structures import SAMDataSample
 
 
@@ -73,7 +73,7 @@ def test_the_images_of_a_bad_batch_are_named_and_the_run_goes_on(tmp_path, logge
 def test_so_many_in_a_row_end_the_run(tmp_path, logged):
     listen, messages = logged
     runner = listen(make_runner(tmp_path, [1, NAN, 1, NAN, NAN, 1], max_skipped=2))
-    with pytest.raises(TrainingDiverged, match=r'Iteration 5: .*\(2 in a row\).*images/5.png'):
+    with pytest.raises(DivergedError, match=r'Iteration 5: .*\(2 in a row\).*images/5.png'):
         runner.train()
     assert len(messages) == 2
     assert runner.model.weight.isfinite()

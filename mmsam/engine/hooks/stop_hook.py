@@ -1,0 +1,71 @@
+"""Saves and ends a training that was asked to end by a signal."""
+
+import signal
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from mmsam import stop_signal
+from mmsam.errors import StoppedError
+from mmsam.registry import HOOKS
+
+_DUE = 'validation_due'
+"""In the message hub: the run was stopped where a validation would have come next."""
+
+
+@HOOKS.register_module()
+class StopHook(Hook):
+    """End after the iteration in which any rank got SIGTERM, SIGUSR1 or SIGINT (Ctrl-C).
+
+    All ranks agree on that iteration; its checkpoint is saved, where checkpoints are saved by
+    iteration, and a run that resumes from it ends as one that was never stopped. A signal during a
+    validation is followed after the iteration behind it. Without ``mmsam.stop_signal.listen``
+    signals do what they always do.
+
+    Raises:
+        StoppedError: the run is saved and has to end.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook, whose checkpoint of this iteration will do
+
+    def before_train(self, runner: Runner) -> None:
+        info = runner.message_hub.runtime_info
+        if info.get(_DUE):
+            runner.message_hub.update_info(_DUE, False)
+            if runner.val_loop is not None:
+                runner.val_loop.run()
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        got = stop_signal.received()
+        number = torch.tensor(0 if got is None else int(got))
+        if torch.cuda.is_available():
+            number = number.cuda()
+        all_reduce(number, op='max')
+        if not number:
+            return
+        stop_signal.forget()
+        done = runner.iter + 1
+        runner.message_hub.update_info(_DUE, self._is_validation_due(runner, done))
+        saved = None
+        for hook in runner.hooks:
+            if isinstance(hook, CheckpointHook) and not hook.by_epoch:
+                hook._save_checkpoint(runner)
+                saved = hook.last_ckpt
+        raise StoppedError(
+            f'{signal.Signals(int(number)).name}: stopped after iteration {done}; '
+            + (f'go on with --resume (saved as {saved}).' if saved else 'nothing was saved.')
+        )
+
+    def _is_validation_due(self, runner: Runner, done: int) -> bool:
+        loop = runner.train_loop
+        if runner.val_loop is None or not isinstance(loop, IterBasedTrainLoop):
+            return False
+        return done >= loop.val_begin and (done % loop.val_interval == 0 or done == loop.max_iters)
