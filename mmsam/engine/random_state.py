@@ -15,11 +15,11 @@ def random_state() -> RandomState:
     _, keys, position, has_gauss, gauss = np.random.get_state()
     state = {
         'python': random.getstate(),
-        'numpy': (torch.from_numpy(np.array(keys)), position, has_gauss, gauss),
-        'torch': torch.get_rng_state(),
+        'numpy': (keys, position, has_gauss, gauss),
+        'torch': torch.get_rng_state().numpy(),
     }
     if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
+        state['cuda'] = torch.cuda.get_rng_state().numpy()
     return state
 
 
@@ -29,10 +29,13 @@ def random_states() -> list[RandomState]:
 
 
 def set_random_state(state: RandomState) -> None:
-    """Put the generators of this process into a state that ``random_state`` returned."""
+    """Put the generators of this process into a state that ``random_state`` returned.
+
+    Its arrays may have become tensors, as they do in a checkpoint.
+    """
     random.setstate(state['python'])
     keys, *rest = state['numpy']
-    np.random.set_state(('MT19937', keys.numpy(), *rest))
-    torch.set_rng_state(state['torch'])
+    np.random.set_state(('MT19937', np.asarray(keys), *rest))
+    torch.set_rng_state(torch.as_tensor(state['torch']))
     if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'])
+        torch.cuda.set_rng_state(torch.as_tensor(state['cuda']))

@@ -47,7 +47,7 @@ class DivergenceHook(Hook):
         data_batch: dict | tuple | list | None = None,
         outputs: dict | None = None,
     ) -> None:
-        loss = float(outputs['loss']) if outputs and 'loss' in outputs else math.nan
+        loss = outputs['loss'].item() if outputs and 'loss' in outputs else math.nan
         if not getattr(runner.optim_wrapper, 'step_was_skipped', False):
             self._skipped = 0
             self._warn_of_spike(runner, loss)
