@@ -17,7 +17,8 @@ import mmsam.evaluation
 import mmsam.models
 import mmsam.visualization  # noqa: F401
 from mmsam import registry
-from mmsam.apis import load_run_config
+from mmsam.apis import check_config, load_run_config
+from mmsam.errors import ConfigError
 from tools import train
 
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
@@ -71,6 +72,17 @@ def test_it_is_as_a_run_dumps_it(path, tmp_path):
     config = load_run_config(str(path), None, None)
     config.dump(tmp_path / 'dumped.py')
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == config.to_dict()
+
+
+@EACH_CONFIG
+def test_a_slip_in_it_is_found(path):
+    """Also in parts that only this config has: its data set and its model."""
+    check_config(Config.fromfile(path))
+    for key in ('train_dataloader.dataset.data_rot', 'model.typo', 'val_evaluator.typo'):
+        config = Config.fromfile(path)
+        config.merge_from_dict({key: 1})
+        with pytest.raises(ConfigError, match=f'{key}: '):
+            check_config(config)
 
 
 @EACH_CONFIG

@@ -1,6 +1,7 @@
 """What the command line tools are made of."""
 
 from .command_line import add_common_arguments, run_tool
+from .config_check import check_config
 from .run_config import check_paths, load_run_config
 
-__all__ = ['add_common_arguments', 'check_paths', 'load_run_config', 'run_tool']
+__all__ = ['add_common_arguments', 'check_config', 'check_paths', 'load_run_config', 'run_tool']

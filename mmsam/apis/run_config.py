@@ -1,19 +1,23 @@
 """From a config file and the command line's overrides to the config of a run."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import CheckpointError, ConfigError, DataError
+
+from .config_check import check_config, check_option_paths, nearest, value_at
 
 # the fork of mmseg goes by another distribution name; without this `_base_ = 'mmseg::...'` fails
 MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
 
 
 def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str | None) -> Config:
-    """Read a config, apply overrides, fill in the work dir and the classic ``evaluation``.
+    """Read a config, apply overrides, fill in the work dir and the classic ``evaluation``; check.
 
     Args:
         path: config file.
@@ -21,36 +25,87 @@ def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str
         work_dir: from ``--work-dir``; else the config's, else ``work_dirs/<config name>``.
 
     Raises:
-        ConfigError: no such file, it cannot be read, or ``evaluation`` is wrong.
+        ConfigError: no such file, it cannot be read, or something in it is wrong, see
+            ``check_config``.
     """
     if not Path(path).is_file():
         raise ConfigError(f'{path}: no such config file.')
     try:
         config = Config.fromfile(path)
-        if cfg_options:
-            config.merge_from_dict(cfg_options)
     except Exception as error:  # a config is code: it may raise anything
         raise ConfigError(f'{path}: {type(error).__name__}: {error}') from error
+    if cfg_options:
+        check_option_paths(config, cfg_options)
+        try:
+            config.merge_from_dict(cfg_options)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f'--options: {error.args[0]}') from error
     if work_dir is not None:
         config.work_dir = work_dir
     elif config.get('work_dir') is None:
         config.work_dir = str(Path('work_dirs') / Path(path).stem)
     _apply_evaluation(config)
+    check_config(config)
     return config
 
 
 def check_paths(config: Config, loaders: tuple[str, ...]) -> None:
-    """Raise DataError where a data loader's ``data_root`` does not exist.
+    """Check that the data of the loaders and ``load_from`` exist, as far as they are local.
 
-    The config's ``prepare_data`` says which command makes the data.
+    Args:
+        config: as it will run; its ``prepare_data`` says which command makes the data.
+        loaders: keys of the data loaders that will be used.
+
+    Raises:
+        DataError: a ``data_root``, an ``ann_file`` or a folder of images is missing.
+        CheckpointError: ``load_from`` is missing.
     """
+    hint = config.get('prepare_data')
+    advice = f': run {hint}' if hint else ''
     for name in loaders:
         loader = config.get(name)
-        root = loader and loader.dataset.get('data_root')
-        if root and not Path(root).exists():
-            hint = config.get('prepare_data')
-            advice = f': run {hint}' if hint else ''
-            raise DataError(f'{name}: the data folder {root} does not exist{advice}.')
+        for dataset in _datasets(loader.get('dataset') if loader else None):
+            root = dataset.get('data_root')
+            if root and not _exists(root):
+                raise DataError(f'{name}: the data folder {root} does not exist{advice}.')
+            for what, path in _files_of(dataset):
+                if not _exists(path):
+                    raise DataError(f'{name}: the {what} {path} does not exist{advice}.')
+    weights = config.get('load_from')
+    if weights and not _exists(weights):
+        raise CheckpointError(f'load_from {weights}: no such file.')
+
+
+def _exists(path: str) -> bool:
+    """Whether a path exists; that of a URL is found out when it is opened."""
+    return '://' in path or Path(path).exists()
+
+
+def _datasets(config: Any) -> Iterator[dict]:
+    """A data set's config, and those that it wraps."""
+    if isinstance(config, list | tuple):
+        for item in config:
+            yield from _datasets(item)
+    elif isinstance(config, dict):
+        yield config
+        for key in ('dataset', 'datasets'):
+            yield from _datasets(config.get(key))
+
+
+def _files_of(dataset: dict) -> Iterator[tuple[str, str]]:
+    """What a data set reads, each with its path; only what every known data set needs."""
+    root = dataset.get('data_root') or ''
+    prefix = dataset.get('data_prefix') or {}
+    reader = dataset.get('reader') or {}
+    for what, name in (
+        ('annotation file', dataset.get('ann_file')),
+        ('annotation file', reader.get('ann_file')),
+        ('mask folder', reader.get('mask_dir')),
+        ('image folder', prefix.get('img')),
+        ('image folder', prefix.get('img_path')),
+    ):
+        if isinstance(name, str) and name:
+            yield what, name if '://' in name else os.path.join(root, name)
 
 
 def _apply_evaluation(config: Config) -> None:
@@ -60,12 +115,17 @@ def _apply_evaluation(config: Config) -> None:
         return
     if not isinstance(evaluation, dict):
         raise ConfigError(f'evaluation: expected dict(interval=...), got {evaluation!r}.')
-    unknown = set(evaluation) - {'interval', 'save_best'}
-    if unknown:
-        raise ConfigError(
-            f'evaluation: expected interval and save_best, got {sorted(unknown)}; metrics belong '
-            'to val_evaluator.'
-        )
+    for key in evaluation:
+        if key not in ('interval', 'save_best'):
+            near = nearest(key, ('interval', 'save_best'))
+            hint = f'did you mean {near}?' if near else 'metrics belong to val_evaluator.'
+            raise ConfigError(f'evaluation: expected interval and save_best, got {key}; {hint}')
+    for key, target in (('interval', 'train_cfg'), ('save_best', 'default_hooks.checkpoint')):
+        if key in evaluation and not isinstance(value_at(config, target), dict):
+            raise ConfigError(
+                f'evaluation.{key}: expected a config with {target}, '
+                f'got {value_at(config, target)!r}.'
+            )
     if 'interval' in evaluation:
         interval = evaluation['interval']
         if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from mmsam.apis import check_paths, load_run_config
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import CheckpointError, ConfigError, DataError
 
 
 def write(folder: Path, text: str) -> str:
@@ -150,6 +150,57 @@ def test_data_that_is_missing(tmp_path):
     assert str(error.value) == expected
     with pytest.raises(DataError, match='does not exist.$'):
         check_paths(loaders(missing), ('train_dataloader',))
+
+
+@pytest.mark.parametrize(
+    ('own', 'missing'),
+    [
+        (dict(ann_file='no.txt'), 'the annotation file {}/no.txt'),
+        (dict(reader=dict(type='coco', ann_file='no.json')), 'the annotation file {}/no.json'),
+        (dict(reader=dict(type='mask_folder', mask_dir='no')), 'the mask folder {}/no'),
+        (dict(data_prefix=dict(img='no')), 'the image folder {}/no'),
+        (dict(data_prefix=dict(img_path='no')), 'the image folder {}/no'),
+        (dict(data_prefix=dict(img_path='/no/such')), 'the image folder /no/such'),
+    ],
+)
+def test_files_of_the_data_that_are_missing(tmp_path, own, missing):
+    (tmp_path / 'there').mkdir()
+    expected = f'train_dataloader: {missing.format(tmp_path)} does not exist: run make it.'
+    dataset = dict(data_root=str(tmp_path), ann_file='there', data_prefix=dict(img='there'))
+    for wrap in (lambda inner: inner, lambda inner: dict(type='RepeatDataset', dataset=inner)):
+        config = Config(dict(train_dataloader=dict(dataset=wrap(dataset)), prepare_data='make it'))
+        check_paths(config, ('train_dataloader',))
+        config.train_dataloader.dataset = wrap({**dataset, **own})
+        with pytest.raises(DataError) as error:
+            check_paths(config, ('train_dataloader',))
+        assert str(error.value) == expected
+
+
+def test_load_from_that_is_missing(tmp_path):
+    config = loaders(str(tmp_path), load_from=str(tmp_path / 'no.pth'))
+    with pytest.raises(CheckpointError) as error:
+        check_paths(config, ('train_dataloader',))
+    assert str(error.value) == f'load_from {tmp_path}/no.pth: no such file.'
+    (tmp_path / 'no.pth').touch()
+    check_paths(config, ('train_dataloader',))
+
+
+def test_what_is_not_local_is_left_alone():
+    config = loaders('s3://bucket/data', load_from='https://example.org/weights.pth')
+    config.train_dataloader.dataset.ann_file = 'train.txt'
+    check_paths(config, ('train_dataloader',))
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({'evaluation.interval': 3, 'train_cfg': None}, 'expected a config with train_cfg, got'),
+        ({'evaluation.save_best': 'x', 'default_hooks': None}, 'with default_hooks.checkpoint'),
+    ],
+)
+def test_evaluation_of_a_config_without_what_it_changes(config, options, expected):
+    with pytest.raises(ConfigError, match=expected):
+        load_run_config(config, options, None)
 
 
 def test_only_the_named_loaders_are_looked_at(tmp_path):
