@@ -21,8 +21,8 @@ from mmsam.training_checkpoint import (
     training_checkpoints,
 )
 
-KILLS = int(os.environ.get('MMSAM_KILLS', '20'))
-"""In the test of kill -9; make test-faults does 200."""
+KILLS = 200 if os.environ.get('MMSAM_FAULTS') == 'full' else 20
+"""Of the process that saves; full in make test-faults."""
 
 
 def content(value: float = 1.0) -> dict:

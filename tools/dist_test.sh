@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Test on several GPUs; the variables are those of dist_train.sh.
-# usage: [PORT=29500] ./tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
+# usage: [PORT=port] ./tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
 set -euo pipefail
 if [[ $# -lt 3 ]]; then
-    echo "usage: [PORT=29500] $0 CONFIG CHECKPOINT GPUS [arguments of test.py]" >&2
+    echo "usage: [PORT=port] $0 CONFIG CHECKPOINT GPUS [arguments of test.py]" >&2
     exit 2
 fi
 CONFIG=$1 CHECKPOINT=$2 GPUS=$3

@@ -1,15 +1,24 @@
 """What the tools' command lines share: arguments, and errors without a traceback."""
 
 import argparse
+import atexit
+import ctypes
+import json
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
+import torch.distributed as dist
 from mmengine.config import DictAction
 
-from mmsam.errors import MMSAMError
+from mmsam.errors import LaunchError, MMSAMError
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's ``prctl``: the signal to get when the parent dies."""
 
 
 class _KeyValues(DictAction):
@@ -54,13 +63,83 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run ``main(args)``; an ``MMSAMError`` becomes one line and its exit code."""
+    """Run ``main(args)``; an ``MMSAMError`` becomes one line and its exit code.
+
+    Under torchrun the process dies with the launcher, and leaves its error to be printed last. A
+    run that has created a process group does not return: the process ends here, with 0, the code
+    of the ``MMSAMError``, or 1 after the traceback of any other error.
+    """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    exit_code = 0
     try:
+        if args.launcher == 'pytorch':
+            _die_with_the_launcher()
         main(args)
     except MMSAMError as error:
+        exit_code = error.exit_code
         if args.debug:
             traceback.print_exc()
-        print(f'{type(error).__name__}: {error}', file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+        sentence = f'{type(error).__name__}: {error}'
+        print(sentence, file=sys.stderr, flush=True)
+        _leave_to_torchrun(sentence)
+    except Exception:
+        exit_code = 1
+        _leave_to_torchrun(traceback.format_exc())
+        if not _is_distributed():
+            raise
+        traceback.print_exc()
+    if _is_distributed():
+        _end_process(exit_code)
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def _die_with_the_launcher() -> None:
+    """Have Linux kill this process when the launcher dies, which kill -9 hinders to do so itself.
+
+    Until here, that is during the imports of the tool (seconds), the process would outlive it;
+    ``launch_torchrun.sh`` says who it was, so that a process left alone by then ends here.
+
+    Raises:
+        LaunchError: the launcher has died already.
+    """
+    if sys.platform != 'linux':
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    launcher = os.environ.get('MMSAM_LAUNCHER_PID')
+    if launcher is not None and launcher != str(os.getppid()):
+        raise LaunchError(f'Expected the launcher, process {launcher}, as parent, but it died.')
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _leave_to_torchrun(error: str) -> None:
+    """Write the file in which torchrun looks for the error of a process; the format is torch's.
+
+    ``time`` is for ``launch_torchrun.sh``: torch's time stamps, in seconds, do not tell the first
+    error from those that follow from it.
+    """
+    path = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if path:
+        now = time.time()
+        content = dict(message=error, extraInfo=dict(timestamp=str(int(now)), time=now))
+        with open(path, 'w') as file:
+            json.dump(dict(message=content), file)
+
+
+def _end_process(exit_code: int) -> NoReturn:
+    """End a process of a distributed run without the interpreter's own end.
+
+    There, threads of torch sometimes abort a run that is done (SIGABRT, 7 of 104 with gloo), and
+    a failed one may wait for ranks that wait for it. What counts of the interpreter's end is done
+    first: exit functions flush logs and stop the data loaders' processes.
+    """
+    if exit_code == 0:
+        dist.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,11 @@ import torch.distributed as dist
 from mmsam.errors import LaunchError
 
 DEFAULT_PORT = '29500'
+
+TIMEOUT_VARIABLE = 'MMSAM_TIMEOUT_MINUTES'
+DEFAULT_TIMEOUT = '30'
+MAX_TIMEOUT = 7 * 24 * 60
+"""Minutes that ranks wait for each other, as the variable holds them."""
 
 
 def init_distributed(launcher: str) -> None:
@@ -23,11 +29,16 @@ def init_distributed(launcher: str) -> None:
         launcher: ``'none'`` does nothing; ``'pytorch'`` (torchrun), ``'slurm'`` (srun) and
             ``'mpi'`` (mpirun) read the variables of that launcher.
 
+    A rank that waits for another one, here or in a later exchange, fails after
+    ``MMSAM_TIMEOUT_MINUTES`` minutes (30 where the variable is not set).
+
     Raises:
-        LaunchError: a variable of the launcher is missing, or the group cannot be joined.
+        LaunchError: a variable of the launcher is missing, the timeout is no number of minutes, or
+            the group cannot be joined.
     """
     if launcher == 'none' or dist.is_initialized():
         return
+    timeout = _timeout()
     if launcher == 'slurm':
         _export(rank='SLURM_PROCID', local_rank='SLURM_LOCALID', world_size='SLURM_NTASKS')
         os.environ.setdefault('MASTER_ADDR', _first_host(_variable('SLURM_NODELIST')))
@@ -46,13 +57,28 @@ def init_distributed(launcher: str) -> None:
         backend = 'nccl'
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     try:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=timeout)
     except (RuntimeError, ValueError) as error:  # torch's DistError classes are RuntimeErrors
         address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
         raise LaunchError(
             f'Rank {os.environ["RANK"]} could not join the others at {address}; is the port '
             f'taken? Set another one with PORT=... ({error})'
         ) from error
+
+
+def _timeout() -> timedelta:
+    """How long ranks wait for each other: a number of minutes, fractions too, at most a week."""
+    text = os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes <= MAX_TIMEOUT:  # false for NaN too
+        raise LaunchError(
+            f'{TIMEOUT_VARIABLE}: expected a number of minutes above 0 and up to {MAX_TIMEOUT}, '
+            f'got {text!r}.'
+        )
+    return timedelta(minutes=minutes)
 
 
 def _variable(name: str) -> str:

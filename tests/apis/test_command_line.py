@@ -1,7 +1,14 @@
 import argparse
+import atexit
+import ctypes
 import os
+import signal
+import sys
+import time
 
 import pytest
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mmsam.apis import add_common_arguments, run_tool
 from mmsam.errors import (
@@ -96,3 +103,119 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run_tool(main, parse('some.py'))
+
+
+# ------------------------------------------------------------------------------- under torchrun
+
+
+def fail_with(error: Exception):
+    def main(args: argparse.Namespace) -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected_end', 'first', 'last'),
+    [
+        (DataError('A, got b.'), SystemExit, 'DataError: A, got b.', 'DataError: A, got b.'),
+        (KeyError('b'), KeyError, 'Traceback (most recent call last):', "KeyError: 'b'"),
+    ],
+)
+def test_torchrun_can_read_the_error(error, expected_end, first, last, monkeypatch, tmp_path):
+    path = tmp_path / 'error.json'
+    monkeypatch.setenv('TORCHELASTIC_ERROR_FILE', str(path))
+    before = time.time()
+    with pytest.raises(expected_end):
+        run_tool(fail_with(error), parse('some.py'))
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(path))
+    lines = failure.message['message'].strip().splitlines()
+    assert (lines[0], lines[-1]) == (first, last)
+    assert before <= failure.message['extraInfo']['time'] <= time.time()
+    assert int(before) <= failure.timestamp <= time.time()
+
+
+class Ended(BaseException):
+    """Stands in for the end of the process."""
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """What a run of an existing process group does at its end, in order."""
+    done: list[object] = []
+
+    def end(code: int) -> None:
+        done.append(code)
+        raise Ended
+
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(dist, 'destroy_process_group', lambda: done.append('destroyed'))
+    monkeypatch.setattr(atexit, '_run_exitfuncs', lambda: done.append('exit functions'))
+    monkeypatch.setattr(os, '_exit', end)
+    return done
+
+
+def test_a_distributed_run_ends_its_process(ends):
+    with pytest.raises(Ended):
+        run_tool(lambda args: None, parse('some.py'))
+    assert ends == ['destroyed', 'exit functions', 0]
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'last'),
+    [(DataError('A, got b.'), 3, 'DataError: A, got b.'), (KeyError('b'), 1, "KeyError: 'b'")],
+)
+def test_a_failed_distributed_run_waits_for_nobody(ends, error, code, last, capsys):
+    with pytest.raises(Ended):
+        run_tool(fail_with(error), parse('some.py'))
+    assert ends == ['exit functions', code]
+    assert capsys.readouterr().err.splitlines()[-1] == last
+
+
+class Libc:
+    """Stands in for the C library: notes calls of prctl."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def prctl(self, option: int, value: int) -> int:
+        self.calls.append((option, value))
+        return 0
+
+
+@pytest.fixture
+def libc(monkeypatch):
+    library = Libc()
+    monkeypatch.setattr(ctypes, 'CDLL', lambda name: library)
+    return library
+
+
+linux = pytest.mark.skipif(sys.platform != 'linux', reason='prctl is of Linux')
+
+
+@linux
+@pytest.mark.parametrize('through_our_script', [True, False])
+def test_a_process_of_torchrun_dies_with_it(libc, through_our_script, monkeypatch):
+    monkeypatch.delenv('MMSAM_LAUNCHER_PID', raising=False)
+    if through_our_script:
+        monkeypatch.setenv('MMSAM_LAUNCHER_PID', str(os.getppid()))
+    seen = []
+    run_tool(seen.append, parse('some.py', '--launcher', 'pytorch'))
+    assert libc.calls == [(1, signal.SIGKILL)]  # 1 is PR_SET_PDEATHSIG in <linux/prctl.h>
+    assert len(seen) == 1
+
+
+@linux
+def test_a_process_whose_launcher_is_dead_does_not_start(libc, monkeypatch, capsys):
+    monkeypatch.setenv('MMSAM_LAUNCHER_PID', str(os.getpid()))  # anything but the parent
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda args: pytest.fail('it ran'), parse('some.py', '--launcher', 'pytorch'))
+    assert end.value.code == 5
+    assert capsys.readouterr().err.startswith('LaunchError: ')
+
+
+@pytest.mark.parametrize('launcher', ['none', 'slurm', 'mpi'])
+def test_other_launchers_keep_their_ways(libc, launcher, monkeypatch):
+    monkeypatch.setenv('MMSAM_LAUNCHER_PID', str(os.getpid()))
+    run_tool(lambda args: None, parse('some.py', '--launcher', launcher))
+    assert libc.calls == []

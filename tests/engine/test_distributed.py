@@ -1,5 +1,6 @@
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def joined(monkeypatch):
     """Backends of the groups that would have been created; the environment starts empty."""
     backends: list[str] = []
     monkeypatch.setattr(os, 'environ', {'PATH': ''})
-    monkeypatch.setattr(dist, 'init_process_group', backends.append)
+    monkeypatch.setattr(dist, 'init_process_group', lambda backend, **_: backends.append(backend))
     monkeypatch.setattr(distributed.torch.cuda, 'is_available', lambda: False)
     return backends
 
@@ -108,6 +109,29 @@ def test_every_variable_of_torchrun_is_needed(joined, missing):
     del os.environ[missing]
     with pytest.raises(LaunchError, match=f'set no {missing}:'):
         init_distributed('pytorch')
+
+
+@pytest.mark.parametrize(
+    ('setting', 'seconds'),
+    [(None, 1800), ('30', 1800), ('0.5', 30), (' 2 ', 120), ('1e1', 600), ('10080', 604800)],
+)
+def test_timeout(joined, monkeypatch, setting, seconds):
+    options = {}
+    monkeypatch.setattr(dist, 'init_process_group', lambda backend, **rest: options.update(rest))
+    set_variables(**TORCHRUN)
+    if setting is not None:
+        set_variables(MMSAM_TIMEOUT_MINUTES=setting)
+    init_distributed('pytorch')
+    assert options == {'timeout': timedelta(seconds=seconds)}
+
+
+@pytest.mark.parametrize('setting', ['', 'x', '0', '-1', 'nan', 'inf', '1e300', '10081', '1 h'])
+def test_what_is_no_timeout(joined, setting):
+    set_variables(**TORCHRUN, MMSAM_TIMEOUT_MINUTES=setting)
+    with pytest.raises(LaunchError, match='^MMSAM_TIMEOUT_MINUTES: expected') as error:
+        init_distributed('pytorch')
+    assert repr(setting) in str(error.value)
+    assert joined == []
 
 
 def test_slurm_without_a_node_list(joined):

@@ -1,9 +1,9 @@
 """The shell scripts: what they start, and whole runs of two processes."""
 
+import contextlib
 import socket
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -24,20 +24,39 @@ from tools import train
 # ----------------------------------------------------------------- what the scripts hand on
 
 
+TORCHRUN = """
+import pathlib
+
+def parse_args(arguments):
+    pathlib.Path({arguments!r}).write_text('\\n'.join(arguments) + '\\n')
+
+def run(args):
+    pass
+"""
+
+
 @pytest.fixture
 def stand_in(tmp_path):
-    """Stands in for python and srun: notes its arguments, one a line, and MASTER_PORT."""
+    """Stands in for srun and torchrun: notes its arguments, one a line, and srun MASTER_PORT."""
     folder = tmp_path / 'bin'
     folder.mkdir()
-    script = textwrap.dedent(f"""\
-        #!/bin/bash
-        [[ $1 == - ]] && exec {sys.executable} "$@"  # the check of the port
-        printf '%s\\n' "$@" > '{tmp_path}/arguments'
-        printf '%s' "${{MASTER_PORT:-}}" > '{tmp_path}/port'
-        """)
+    note = tmp_path / 'arguments'
+    (folder / 'srun').write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > "{note}"\nprintf %s "$MASTER_PORT" > "{tmp_path}/port"'
+    )
+    # a torch that has nothing but torchrun
+    (folder / 'python').write_text(
+        f'#!/bin/bash\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"'
+    )
     for name in ('python', 'srun'):
-        (folder / name).write_text(script)
         (folder / name).chmod(0o755)
+    errors = folder / 'torch' / 'distributed' / 'elastic' / 'multiprocessing' / 'errors.py'
+    errors.parent.mkdir(parents=True)
+    errors.write_text('class ChildFailedError(Exception):\n    pass\n')
+    errors.with_name('api.py').write_text('class SignalException(Exception):\n    pass\n')
+    for package in errors.relative_to(folder).parents[:-1]:
+        (folder / package / '__init__.py').touch()
+    (folder / 'torch' / 'distributed' / 'run.py').write_text(TORCHRUN.format(arguments=str(note)))
     return folder
 
 
@@ -73,15 +92,16 @@ def script(stand_in: Path, tool: str, *args: object, **variables: str):
     )
 
 
-ODD = ['--work-dir', 'it\'s a "dir"', '--options', 'a.b="[1, 2]"', 'c=$HOME *']
+SIGNALS = '--signals-to-handle=SIGTERM,SIGINT,SIGUSR1'
+ODD = ['--work-dir', 'it\'s a "dir"', '--options', 'a.b="[1, 2]"', 'c=$HOME *', 'd=-e \\', '']
 
 
 def test_dist_train(stand_in):
     port = str(free_port())
     arguments = launch(stand_in, 'dist_train.sh', 'my config.py', 4, *ODD, PORT=port)
     assert arguments == [
-        '-m', 'torch.distributed.run', '--nnodes=1', '--node_rank=0', '--nproc_per_node=4',
-        '--master_addr=127.0.0.1', f'--master_port={port}',
+        f'--master_port={port}', SIGNALS, '--nnodes=1', '--node_rank=0', '--nproc_per_node=4',
+        '--master_addr=127.0.0.1',
         str(ROOT / 'tools' / 'train.py'), 'my config.py', *ODD, '--launcher', 'pytorch',
     ]  # fmt: skip
 
@@ -112,12 +132,123 @@ def test_master_port_is_the_other_name(stand_in):
     )
 
 
-def test_default_port(stand_in):
-    """Node 1 does not listen, so that it does not matter whether the port is free here."""
-    arguments = launch(stand_in, 'dist_train.sh', 'c.py', 1, PORT='unset', NODE_RANK='1')
-    assert '--master_port=29500' in arguments
+def test_default_port_of_slurm(stand_in):
     launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', PORT='unset')
     assert (stand_in.parent / 'port').read_text() == '29500'
+
+
+@contextlib.contextmanager
+def taken(port: int):
+    """Somebody listens on the port meanwhile: this test, or who has it already."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            other.bind(('', port))
+            other.listen()
+        yield
+
+
+@contextlib.contextmanager
+def free(port: int):
+    """Skips the test where somebody else has the port."""
+    with socket.socket() as other:
+        try:
+            other.bind(('', port))
+        except OSError:
+            pytest.skip(f'port {port} is taken on this machine')
+    yield
+
+
+def test_without_a_port(stand_in):
+    with free(29500):
+        done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT='unset')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert '--master_port=29500' in (stand_in.parent / 'arguments').read_text().splitlines()
+
+
+def test_without_a_port_where_the_usual_one_is_taken(stand_in):
+    with taken(29500):
+        done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT='unset')
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    start, _, port = line.rpartition(' ')
+    assert start == 'PORT not given and 29500 is taken: using'
+    assert 1024 <= int(port) <= 65535 and port != '29500'
+    assert f'--master_port={port}' in (stand_in.parent / 'arguments').read_text().splitlines()
+
+
+def test_several_machines_agree_on_the_usual_port(stand_in):
+    with taken(29500):
+        done = script(stand_in, 'dist_train.sh', 'c.py', 1, PORT='unset', NNODES='2')
+        assert done.returncode == 5 and 'port 29500 is taken' in done.stderr
+        other_node = dict(PORT='unset', NNODES='2', NODE_RANK='1')  # it does not listen
+        assert '--master_port=29500' in launch(stand_in, 'dist_train.sh', 'c.py', 1, **other_node)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux lets a socket hold a port')
+@pytest.mark.parametrize('given', [True, False])
+def test_the_port_is_held_until_torchrun_listens(stand_in, given):
+    """As torchrun's imports take seconds; here it is asked what others can do meanwhile."""
+    port = free_port() if given else 29500
+    variables = dict(PORT=str(port) if given else 'unset')
+    if not given:
+        with free(port):
+            pass
+    (stand_in / 'torch' / 'distributed' / 'run.py').write_text(
+        """
+import socket
+
+def bind(reuse):
+    with socket.socket() as other_job:
+        other_job.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        try:
+            other_job.bind(('', PORT))
+        except OSError:
+            print('held')
+        else:
+            print('free')
+
+bind(False)
+bind(True)
+
+def parse_args(arguments):
+    bind(False)
+
+def run(args):
+    with socket.create_server(('', PORT)):  # sets SO_REUSEADDR, as torch does
+        print('listening')
+""".replace('PORT', str(port))
+    )
+    done = script(stand_in, 'dist_train.sh', 'c.py', 2, **variables)
+    assert done.stdout == 'held\nheld\nheld\nlistening\n', done.stderr
+
+
+def test_a_port_that_is_taken_at_the_last_moment(stand_in):
+    """In the moment between the holder and torchrun; the words are torch's."""
+    run = stand_in / 'torch' / 'distributed' / 'run.py'
+    run.write_text("""
+def parse_args(arguments):
+    pass
+
+def run(args):
+    raise RuntimeError('... code: -98, name: EADDRINUSE, message: address already in use')
+""")
+    done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT='4711')
+    assert done.returncode == 5
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('LaunchError: port 4711 is taken')
+    run.write_text(run.read_text().replace('EADDRINUSE', 'EIO'))
+    done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT='4711')
+    assert done.returncode == 1 and 'EIO' in done.stderr.splitlines()[-1]
+
+
+def test_the_port_of_a_job_that_has_just_ended(stand_in):
+    with socket.create_server(('', 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(('127.0.0.1', port)) as client:
+            listener.accept()[0].close()  # who closes first waits: TIME_WAIT
+            client.recv(1)
+    launch(stand_in, 'dist_train.sh', 'c.py', 2, PORT=str(port))
 
 
 @pytest.mark.parametrize('address', ['', '127.0.0.1'])
@@ -139,6 +270,46 @@ def test_what_is_no_port(stand_in, port):
     assert done.returncode == 5, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith('LaunchError: ') and f"'{port or 'x'}'" in line
+
+
+FAILED_TORCHRUN = """
+from types import SimpleNamespace
+
+from .elastic.multiprocessing.errors import ChildFailedError
+
+def rank(exitcode, message='no error file', time=None):
+    if time is not None:
+        message = dict(message=message, extraInfo=dict(timestamp='0', time=time))
+    return SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: 'SIGKILL')
+
+def parse_args(arguments):
+    pass
+
+def run(args):
+    error = ChildFailedError()
+    error.failures = {failures}
+    raise error
+"""
+
+
+@pytest.mark.parametrize(
+    ('failures', 'code', 'last'),
+    [
+        ("{0: rank(3, 'DataError: Expected a, got b.', 8.5)}", 3,
+         ['Rank 0 ended the job:', 'DataError: Expected a, got b.']),
+        ("{0: rank(1, 'a consequence', 8.75), 1: rank(2, 'lines\\n of the cause\\n', 8.5)}", 2,
+         ['Rank 1 ended the job:', 'lines', ' of the cause']),
+        ("{0: rank(1, 'a consequence', 8.75), 1: rank(-9)}", 137,
+         ['Rank 1 was killed by SIGKILL, which ended the job.']),
+        ('{2: rank(2), 3: rank(2)}', 2,
+         ['Rank 2 ended the job with exit code 2; what it printed stands above.']),
+    ],
+)  # fmt: skip
+def test_the_first_error_stands_last(stand_in, failures, code, last):
+    run = stand_in / 'torch' / 'distributed' / 'run.py'
+    run.write_text(FAILED_TORCHRUN.replace('{failures}', failures))
+    done = script(stand_in, 'dist_train.sh', 'c.py', 4)
+    assert (done.returncode, done.stderr.splitlines()) == (code, last)
 
 
 @pytest.mark.parametrize('gpus', ['x', '0', '-1', '', '1.5'])

@@ -1,0 +1,113 @@
+"""Run torchrun on a port that is held from the start, and have the last word about what failed.
+
+    python tools/launch_torchrun.py PORT given|preferred|elsewhere [arguments of torchrun]
+
+Called by ``launch_torchrun.sh``. A ``preferred`` port may be replaced by a free one; ``elsewhere``
+leaves it to the first machine. The exit code is that of the rank that ended the job, 128 and the
+signal's number where a signal did, and 75 where the job was asked to end.
+"""
+
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+ASKED_TO_END = 75
+
+
+def bound(port: int, beside_others: bool) -> socket.socket:
+    """A socket on a port; 0 is any free one."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, beside_others)
+    holder.bind(('', port))
+    return holder
+
+
+def hold(port: int, port_is: str) -> socket.socket | None:
+    """Hold the port until torchrun listens, which it does after its imports, seconds later.
+
+    The socket does not listen; it keeps away jobs that are started at the same moment, which then
+    find another port or end with a message.
+    """
+    if port_is == 'elsewhere':
+        return None
+    try:
+        return bound(port, False)
+    except OSError:
+        if port_is == 'preferred':
+            holder = bound(0, False)
+            print(
+                f'PORT not given and {port} is taken: using {holder.getsockname()[1]}',
+                file=sys.stderr,
+            )
+            return holder
+    try:  # a job that has just ended leaves its port waiting for a minute
+        return bound(port, True)
+    except OSError:
+        end_for_the_port(port)
+
+
+def end_for_the_port(port: int) -> NoReturn:
+    other = port + 1 if port < 65535 else 29501
+    end(
+        f'LaunchError: port {port} is taken or cannot be used, by another job perhaps: '
+        f'choose another one, e.g. PORT={other}.',
+        5,
+    )
+
+
+def end(last_words: str, exit_code: int) -> NoReturn:
+    print(last_words, file=sys.stderr, flush=True)
+    sys.exit(exit_code)
+
+
+def time_of(failure: Any) -> float:
+    """When a rank failed; without an error file it was killed, of which others fail later."""
+    return failure.message['extraInfo']['time'] if isinstance(failure.message, dict) else 0
+
+
+def end_for_the_first(failures: dict[int, Any]) -> NoReturn:
+    """Name the rank that failed first, with its own words."""
+    rank, first = min(failures.items(), key=lambda item: time_of(item[1]))
+    code = first.exitcode
+    if code < 0:
+        end(f'Rank {rank} was killed by {first.signal_name()}, which ended the job.', 128 - code)
+    if isinstance(first.message, dict):
+        end(f'Rank {rank} ended the job:\n' + first.message['message'].rstrip(), code)
+    end(f'Rank {rank} ended the job with exit code {code}; what it printed stands above.', code)
+
+
+def main(port: int, port_is: str, arguments: list[str]) -> None:
+    holder = hold(port, port_is)
+    if holder is not None:
+        port = holder.getsockname()[1]
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    if holder is not None:
+        # Torchrun binds with SO_REUSEADDR: it may from now on, still before the kernel gives the
+        # port to anybody else. Other systems than Linux would keep it away.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        if sys.platform != 'linux':
+            holder.close()
+    os.environ['MMSAM_LAUNCHER_PID'] = str(os.getpid())
+    # by default SIGUSR1, which Slurm may be told to send, kills torchrun and leaves its processes
+    signals = '--signals-to-handle=SIGTERM,SIGINT,SIGUSR1'
+    try:
+        run(parse_args([f'--master_port={port}', signals, *arguments]))
+    except RuntimeError as error:
+        if 'EADDRINUSE' not in str(error):
+            raise
+        end_for_the_port(port)
+    except ChildFailedError as error:
+        end_for_the_first(error.failures)
+    except SignalException as error:
+        name = signal.Signals(error.sigval).name
+        end(f'{name} has ended the job; what its ranks saved stands above.', ASKED_TO_END)
+
+
+if __name__ == '__main__':
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])
