@@ -37,7 +37,7 @@ setup-tests: $(VENV)/installed-tests
 
 $(DEMO_DATA)/annotations_train.json: | setup
 	$(BIN)/python tools/dataset_converters/make_stamps.py data/tiny_stamps_pages \
-		--pages 800 --page-size 512 362
+		--pages 800 --page-size 512 362 --uncompressed
 	$(BIN)/python tools/dataset_converters/staver.py data/tiny_stamps_pages $(DEMO_DATA) \
 		--object region --val-ratio 0.08 --test-ratio 0.08
 

@@ -151,6 +151,20 @@ def test_a_page_depends_on_seed_and_number_alone(pages, tmp_path):
     assert paths(alone, 1)[0].read_bytes() != paths(alone, 2)[0].read_bytes()
 
 
+def test_uncompressed_scans_are_the_same_pixels(tmp_path):
+    small = make(tmp_path / 'small', 3, '--seed', 3, '--workers', 1)
+    large = make(tmp_path / 'large', 3, '--seed', 3, '--workers', 1, '--uncompressed')
+    for path in sorted(small.rglob('*.*')):
+        other = large / path.relative_to(small)
+        if path.suffix == '.png':
+            pixels = np.asarray(Image.open(path))
+            assert np.array_equal(pixels, np.asarray(Image.open(other)))
+            if path.parts[-2] == 'scans':
+                assert other.stat().st_size > pixels.nbytes > path.stat().st_size
+        else:
+            assert path.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.parametrize(
     ('args', 'code', 'named'),
     [
