@@ -198,7 +198,12 @@ def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path
 def test_a_signal_during_the_imports_is_not_lost(config, tmp_path):
     """Slurm's may come that early; the run then stops after its first iteration."""
     process = start('train.py', config, '--work-dir', 'run', *SIX_ITERATIONS, cwd=tmp_path)
-    time.sleep(1.0)  # mmsam itself is imported in half of that, torch takes seconds
+    status = Path(f'/proc/{process.pid}/status')
+    while True:  # until the process listens, before torch is imported, which takes seconds
+        caught = int(status.read_text().partition('SigCgt:')[2].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     done = finish(process)
     assert done.returncode == 75

@@ -990,10 +990,13 @@ def write_page(
     cv2.setNumThreads(1)  # the pages are what runs side by side
     scan, ink, region, info = draw_page(seed, number, page_w, page_h)
     name = page_name(number)
-    as_it_is = [cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    options: list[int] = []
+    if uncompressed:
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 0]
+        options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     for part, image in ((SCAN, scan[:, :, ::-1]), (INK, ink), (REGION, region)):
         path = part.path(out, name)
-        if not cv2.imwrite(str(path), image, as_it_is if uncompressed and part is SCAN else []):
+        if not cv2.imwrite(str(path), image, options if part is SCAN else []):
             raise DataError(f'cannot write {path}.')
     INFO.path(out, name).write_text(info, encoding='utf-8')
 
