@@ -6,6 +6,7 @@ tuples and dicts alone, so that reading it can run nothing. ``<file>.sha256`` be
 ``sha256sum -c`` takes.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from hashlib import sha256
@@ -55,17 +56,17 @@ def save_training_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what ``save_training_checkpoint`` wrote; tensors are on the CPU.
+    """Read what ``save_training_checkpoint`` wrote.
+
+    Returns:
+        Its content; tensors are on the CPU and may be mapped from the file: clone what you keep.
 
     Raises:
         CheckpointError: no such file, its digest differs, it is damaged, or it lacks what a run
             needs to go on.
     """
-    check_training_checkpoint(path)
-    try:
-        content = read_torch_file(path)
-    except OSError as error:
-        raise CheckpointError(f'{path} cannot be read: {error}.') from None
+    _check_digest(path)
+    content = _read(path)
     if not isinstance(content, dict) or not content.keys() >= RUN_KEYS:
         raise CheckpointError(
             f'{path} holds weights without the state of a run: start from them with --load-from.'
@@ -79,21 +80,33 @@ def check_training_checkpoint(path: Path) -> None:
     Raises:
         CheckpointError: no such file, its digest differs, or it is no binary file.
     """
+    if not _check_digest(path):
+        _read(path)  # the checksums inside the file
+
+
+def _check_digest(path: Path) -> bool:
+    """Refuse a file that differs from its digest; whether there is a digest."""
     if not path.is_file():
         raise CheckpointError(f'{path}: no such file.')
     try:
         check_kind(path, str(path))
         digest_path = _digest_path(path)
-        if digest_path.is_file():
-            wanted = digest_path.read_text(encoding='utf-8').partition(' ')[0]
-            found = _digest(path)
-            if found != wanted:
-                raise CheckpointError(
-                    f'{path} is damaged: its SHA-256 is {found[:12]}..., {digest_path.name} has '
-                    f'{wanted[:12]}...'
-                )
-        else:
-            read_torch_file(path)  # the checksums inside the file
+        if not digest_path.is_file():
+            return False
+        wanted, found = digest_path.read_text(encoding='utf-8').partition(' ')[0], _digest(path)
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be read: {error}.') from None
+    if found != wanted:
+        raise CheckpointError(
+            f'{path} is damaged: its SHA-256 is {found[:12]}..., {digest_path.name} has '
+            f'{wanted[:12]}...'
+        )
+    return True
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_torch_file(path)
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read: {error}.') from None
 
@@ -140,7 +153,7 @@ def latest_training_checkpoint(folder: Path) -> Path:
         try:
             check_training_checkpoint(path)
         except CheckpointError as error:
-            print_log(f'{error} The one before is used.', logger='current', level=30)
+            print_log(f'{error} The one before is used.', logger='current', level=logging.WARNING)
             reasons.append(str(error))
             continue
         return path
@@ -164,12 +177,11 @@ def plain_data(value: Any, name: str) -> Any:
     Raises:
         CheckpointError: something else.
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        # numpy's float64 and str_ are subclasses
-        for kind in (bool, int, float, str):
-            if isinstance(value, kind):
-                return kind(value)
+    if value is None:
         return None
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numpy's float64 and str_ are subclasses
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':

@@ -182,10 +182,16 @@ def test_a_pointer_to_elsewhere(run, pointer):
     assert len(training_checkpoints(run)) == 3
 
 
-def test_a_damaged_latest_is_named_and_the_one_before_is_used(run, caplog):
+def test_a_damaged_latest_is_named_and_the_one_before_is_used(run, monkeypatch):
+    logged = []
+    monkeypatch.setattr(
+        'mmsam.training_checkpoint.print_log', lambda message, **_: logged.append(message)
+    )
     flip(run / 'iter_10.pth', 2000)
     flip(run / 'iter_6.pth', 2000)
     assert latest_training_checkpoint(run).name == 'iter_3.pth'
+    assert len(logged) == 2
+    assert 'iter_10.pth is damaged' in logged[0] and 'iter_6.pth is damaged' in logged[1]
 
 
 def test_all_damaged(run):

@@ -167,6 +167,20 @@ def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def finish_after_signal(
+    process: subprocess.Popen, text: str, number: int
+) -> subprocess.CompletedProcess:
+    """As ``finish``; the process gets signal ``number`` when it has printed ``text``."""
+    try:
+        for line in process.stdout:
+            if text in line:
+                process.send_signal(number)
+                break
+    finally:
+        done = finish(process)
+    return done
+
+
 _RUNS = itertools.count()
 
 

@@ -62,19 +62,27 @@ def end(last_words: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def time_of(failure: Any) -> float:
-    """When a rank failed; without an error file it was killed, of which others fail later."""
-    return failure.message['extraInfo']['time'] if isinstance(failure.message, dict) else 0
+def time_of(failure: Any) -> tuple[bool, float]:
+    """By what the failures of ranks are put in order, the one that ended the job first.
+
+    torchrun also counts the ranks that it ends itself, by SIGTERM and after 30 s by SIGKILL. When
+    a rank that left no error file was killed, it knows to a second, and as late as it noticed.
+    """
+    if isinstance(failure.message, dict):
+        return False, failure.message['extraInfo']['time']
+    return -failure.exitcode == signal.SIGTERM, failure.timestamp - 1
 
 
 def end_for_the_first(failures: dict[int, Any]) -> NoReturn:
     """Name the rank that failed first, with its own words."""
     rank, first = min(failures.items(), key=lambda item: time_of(item[1]))
     code = first.exitcode
+    if isinstance(first.message, dict):
+        words = first.message['message'].rstrip()
+        # its own code: torchrun may have killed it on its way out
+        end(f'Rank {rank} ended the job:\n{words}', first.message['extraInfo']['exit_code'])
     if code < 0:
         end(f'Rank {rank} was killed by {first.signal_name()}, which ended the job.', 128 - code)
-    if isinstance(first.message, dict):
-        end(f'Rank {rank} ended the job:\n' + first.message['message'].rstrip(), code)
     end(f'Rank {rank} ended the job with exit code {code}; what it printed stands above.', code)
 
 

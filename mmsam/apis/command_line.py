@@ -82,10 +82,10 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
             traceback.print_exc()
         sentence = f'{type(error).__name__}: {error}'
         print(sentence, file=sys.stderr, flush=True)
-        _leave_to_torchrun(sentence)
+        _leave_to_torchrun(sentence, exit_code)
     except Exception:
         exit_code = 1
-        _leave_to_torchrun(traceback.format_exc())
+        _leave_to_torchrun(traceback.format_exc(), exit_code)
         if not _is_distributed():
             raise
         traceback.print_exc()
@@ -99,7 +99,7 @@ def _die_with_the_launcher() -> None:
     """Have Linux kill this process when the launcher dies, which kill -9 hinders to do so itself.
 
     Until here, that is during the imports of the tool (seconds), the process would outlive it;
-    ``launch_torchrun.sh`` says who it was, so that a process left alone by then ends here.
+    ``launch_torchrun.py`` says who it was, so that a process left alone by then ends here.
 
     Raises:
         LaunchError: the launcher has died already.
@@ -116,16 +116,19 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _leave_to_torchrun(error: str) -> None:
+def _leave_to_torchrun(error: str, exit_code: int) -> None:
     """Write the file in which torchrun looks for the error of a process; the format is torch's.
 
-    ``time`` is for ``launch_torchrun.sh``: torch's time stamps, in seconds, do not tell the first
-    error from those that follow from it.
+    ``time`` and ``exit_code`` are for ``launch_torchrun.py``: torch's time stamps, in seconds, do
+    not tell the first error from those that follow from it, and the code that torchrun sees may be
+    that of its own signal.
     """
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if path:
         now = time.time()
-        content = dict(message=error, extraInfo=dict(timestamp=str(int(now)), time=now))
+        content = dict(
+            message=error, extraInfo=dict(timestamp=str(int(now)), time=now, exit_code=exit_code)
+        )
         with open(path, 'w') as file:
             json.dump(dict(message=content), file)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,8 @@ class SAMRunner(Runner):
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)  # type: ignore[has-type]
             try:
-                self.optim_wrapper.load_state_dict(content['optimizer'])
+                # a copy: the optimizer would keep tensors that are mapped from the file
+                self.optim_wrapper.load_state_dict(deepcopy(content['optimizer']))
             except (ValueError, KeyError) as error:
                 raise CheckpointError(
                     f'{filename} is of another optimizer or trains other parameters: {error}.'

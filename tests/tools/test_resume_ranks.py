@@ -9,6 +9,7 @@ import torch
 from tiny_run import (
     equal,
     finish,
+    finish_after_signal,
     refused,
     run_here,
     start,
@@ -68,13 +69,7 @@ def test_a_signal_to_the_launcher_saves_once_for_all_ranks(two_ranks, config, tm
     work_dir = tmp_path / 'run'
     args = ['dist_train.sh', config, 2, '--work-dir', work_dir, *options(4, 1)]
     process = start(*args, cwd=tmp_path, PORT=str(free_port()))
-    try:
-        for line in process.stdout:
-            if 'Iter(train) [1/4]' in line:
-                process.send_signal(number)
-                break
-    finally:
-        done = finish(process)
+    done = finish_after_signal(process, 'Iter(train) [1/4]', number)
     assert done.returncode == 75, done.stderr
     assert done.stderr.count(f'StoppedError: {number.name}: stopped after iteration ') == 2
     last_line = done.stderr.splitlines()[-1]

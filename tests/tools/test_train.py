@@ -14,6 +14,7 @@ from mmengine.config import Config
 from tiny_run import (
     equal,
     finish,
+    finish_after_signal,
     refused,
     run_here,
     scalars,
@@ -180,13 +181,7 @@ def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path
     _, work_dir = straight
     args = ['train.py', config, '--work-dir', 'run', *SIX_ITERATIONS]
     process = start(*args, cwd=tmp_path)
-    try:
-        for line in process.stdout:
-            if 'Iter(train) [1/6]' in line:
-                process.send_signal(number)
-                break
-    finally:
-        done = finish(process)
+    done = finish_after_signal(process, 'Iter(train) [1/6]', number)
     assert done.returncode == 75
     last_line = done.stderr.splitlines()[-1]
     assert last_line.startswith(f'StoppedError: {number.name}: stopped after iteration ')

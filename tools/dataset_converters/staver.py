@@ -440,12 +440,12 @@ def convert(
             (out / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f'cannot make folders in {out}: {error.strerror}.') from error
-    # the smaller the shares, the sooner all workers are done; the larger, the less is opened twice
-    shares = np.array_split(np.arange(len(pages)), min(4 * workers, len(pages)))
     work = partial(convert_pages, src, out, target)
     if workers == 1:
         results = work(range(len(pages)))
     else:
+        # smaller shares: all workers are done at the same time; larger ones: less is opened twice
+        shares = np.array_split(np.arange(len(pages)), min(4 * workers, len(pages)))
         with multiprocessing.Pool(min(workers, len(shares))) as pool:
             results = sum(pool.imap(work, shares), [])
     for image_id, (page, (page_rows, converted)) in enumerate(zip(pages, results, strict=True), 1):

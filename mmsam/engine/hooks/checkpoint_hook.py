@@ -123,13 +123,14 @@ class SAMCheckpointHook(CheckpointHook):
             return
         runner.random_states = random_states()
         info = runner.message_hub.runtime_info
-        old_info = {key: info[key] for key in info if key.startswith(('best_score', 'best_ckpt'))}
+        old_info = dict(info)
         old_paths = self._best_paths()
         self._set_best_paths(dict.fromkeys(old_paths))  # mmengine deletes them before it saves
         try:
             super()._save_best_checkpoint(runner, metrics)
         except StorageError as error:
             self._set_best_paths(old_paths)
+            info.clear()
             info.update(old_info)
             self._announce(runner, error)
             return

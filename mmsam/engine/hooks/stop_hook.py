@@ -28,7 +28,8 @@ class StopHook(Hook):
         StoppedError: the run is saved and has to end.
     """
 
-    priority = 'LOWEST'  # after CheckpointHook, whose checkpoint of this iteration will do
+    # after the schedulers' step, which belongs to the iteration, and after CheckpointHook is ready
+    priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
         info = runner.message_hub.runtime_info

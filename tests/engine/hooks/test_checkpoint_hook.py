@@ -183,6 +183,15 @@ def test_a_best_one_that_cannot_be_written_does_not_cost_the_one_before(tmp_path
     assert runner.message_hub.get_info('best_score') == 0.2
 
 
+def test_the_first_best_one_cannot_be_written(tmp_path, monkeypatch):
+    fail_on(monkeypatch, 'best_toy_score_iter_1.pth')
+    runner = make_runner(tmp_path, 3, [0.4, 0.1, 0.05])
+    monkeypatch.setattr(runner.logger, 'error', lambda message: None)
+    runner.train()
+    assert 'best_toy_score_iter_2.pth' in names(tmp_path)
+    assert runner.message_hub.get_info('best_score') == 0.1
+
+
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / '.iter_9.pth.123.partial').write_bytes(b'half')
     make_runner(tmp_path, max_iters=1).train()
