@@ -6,13 +6,14 @@ PIP := $(BIN)/pip --disable-pip-version-check
 CONSTRAINTS := requirements/constraints.txt
 DEMO_DATA := data/tiny_stamps
 
-.PHONY: help setup setup-tests demo test test-faults lint clean
+.PHONY: help setup setup-tests demo test test-faults test-slurm lint clean
 
 help:
 	@echo 'make demo   generate stamped documents, fine-tune a small SAM on them, show the gain'
 	@echo 'make test   run the tests'
 	@echo 'make lint   run ruff and mypy'
 	@echo 'make test-faults  kill processes many more times than the tests do'
+	@echo 'make test-slurm   train through a Slurm cluster of several nodes on this machine (root)'
 	@echo 'make clean  remove the environment, the generated data and the results'
 
 # Torch comes first and from the constraints, so that nothing else ever picks a build of it.
@@ -55,6 +56,11 @@ test: setup-tests
 test-faults: setup-tests
 	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py \
 		tests/tools/test_launched_jobs.py
+
+# needs root and the packages slurm-wlm, munge and iproute2
+test-slurm: setup-tests
+	$(BIN)/python tests/slurm/slurm_lab.py sinfo
+	MMSAM_FAULTS=full $(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: setup-tests
 	$(BIN)/ruff check .

@@ -1,43 +1,26 @@
 #!/usr/bin/env bash
-# Train through Slurm's srun.
-# usage: [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] [PORT=29500] \
+# Train through Slurm, on GPUs or, on a partition without any, on CPUs (gloo).
+# usage: [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] [PORT=...] [BATCH=1] \
 #        ./tools/slurm_train.sh PARTITION JOB CONFIG [WORK_DIR] [arguments of train.py]
-# Two jobs that may share a node need different PORTs (or MASTER_PORTs).
+# Runs in the foreground (srun), or with BATCH=1 as a batch job: when that is pre-empted, or two
+# minutes before its time limit, it saves, goes back to the queue and later goes on by itself.
+# Without PORT (or MASTER_PORT), the port follows from the job's number. SRUN_ARGS are more
+# arguments of srun or sbatch, such as --time=4:00:00 or --signal=USR1@300. PYTHON names the
+# interpreter; MMSAM_TIMEOUT_MINUTES (30) is how long ranks wait for each other.
 set -euo pipefail
 if [[ $# -lt 3 ]]; then
-    echo "usage: [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] [PORT=29500]" \
+    echo "usage: [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] [PORT=...] [BATCH=1]" \
         "$0 PARTITION JOB CONFIG [WORK_DIR] [arguments of train.py]" >&2
     exit 2
 fi
 PARTITION=$1 JOB=$2 CONFIG=$3
 shift 3
+LOG_DIR=work_dirs/$(basename "$CONFIG" .py)
 WORK_DIR=()
 if [[ $# -gt 0 && $1 != -* ]]; then
+    LOG_DIR=$1
     WORK_DIR=(--work-dir "$1")
     shift
 fi
-GPUS=${GPUS:-8}
-GPUS_PER_NODE=${GPUS_PER_NODE:-8}
-CPUS_PER_TASK=${CPUS_PER_TASK:-5}
-for number in "$GPUS" "$GPUS_PER_NODE" "$CPUS_PER_TASK"; do
-    if ! [[ $number =~ ^[1-9][0-9]*$ ]]; then
-        echo "LaunchError: GPUS, GPUS_PER_NODE and CPUS_PER_TASK: expected numbers of at least 1," \
-            "got '$GPUS', '$GPUS_PER_NODE', '$CPUS_PER_TASK'." >&2
-        exit 5
-    fi
-done
-if ((GPUS < GPUS_PER_NODE)); then
-    GPUS_PER_NODE=$GPUS
-fi
-if ((GPUS % GPUS_PER_NODE)); then
-    echo "LaunchError: GPUS=$GPUS is no multiple of GPUS_PER_NODE=$GPUS_PER_NODE." >&2
-    exit 5
-fi
-export MASTER_PORT=${PORT:-${MASTER_PORT:-29500}}
-# SRUN_ARGS holds several arguments, hence unquoted
-# shellcheck disable=SC2086
-exec srun --partition="$PARTITION" --job-name="$JOB" --gres=gpu:"$GPUS_PER_NODE" \
-    --ntasks="$GPUS" --ntasks-per-node="$GPUS_PER_NODE" --cpus-per-task="$CPUS_PER_TASK" \
-    --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$CONFIG" "${WORK_DIR[@]}" \
-    --launcher slurm "$@"
+exec "$(dirname "$0")/launch_slurm.sh" train.py "$PARTITION" "$JOB" "$LOG_DIR" \
+    "$CONFIG" "${WORK_DIR[@]}" "$@"

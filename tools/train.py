@@ -34,6 +34,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
     )
+    parser.add_argument(
+        '--auto-resume',
+        action='store_true',
+        help='as --resume, but start from the beginning where there is no checkpoint yet',
+    )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
     parser.add_argument('--seed', type=int, help="random seed; else the config's")
@@ -62,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
     init_distributed(args.launcher)
     runner = SAMRunner.from_cfg(config)
     runner.register_hook(StopHook())
+    runner.continue_requeued_job()
     runner.train()
 
 
@@ -73,13 +79,14 @@ def apply_start(config: Config, args: argparse.Namespace) -> None:
             ('--load-from', args.load_from),
             ('--resume-from', args.resume_from),
             ('--resume', args.resume),
+            ('--auto-resume', args.auto_resume),
         )
         if value
     ]
     if len(chosen) > 1:
         raise ConfigError(
-            f'Expected one of --load-from (weights only, from iteration 0), --resume-from and '
-            f'--resume (go on where a run stopped), got {" and ".join(chosen)}.'
+            f'Expected one of --load-from (weights only, from iteration 0), --resume-from, '
+            f'--resume and --auto-resume (go on where a run stopped), got {" and ".join(chosen)}.'
         )
     if args.load_from:
         config.load_from, config.resume = args.load_from, False
@@ -93,6 +100,8 @@ def apply_start(config: Config, args: argparse.Namespace) -> None:
                 f'--resume: {config.work_dir} holds no checkpoint to go on from; start without '
                 '--resume.'
             )
+        config.load_from, config.resume = None, True
+    elif args.auto_resume and training_checkpoints(Path(config.work_dir)):
         config.load_from, config.resume = None, True
 
 

@@ -66,12 +66,13 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
     """Run ``main(args)``; an ``MMSAMError`` becomes one line and its exit code.
 
     Under torchrun the process dies with the launcher, and leaves its error to be printed last. A
-    run that has created a process group does not return: the process ends here, with 0, the code
-    of the ``MMSAMError``, or 1 after the traceback of any other error.
+    process that a launcher started, or that has created a process group, does not return: it ends
+    here, with 0, the code of the ``MMSAMError``, or 1 after the traceback of any other error.
     """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     exit_code = 0
+    is_rank = args.launcher != 'none'
     try:
         if args.launcher == 'pytorch':
             _die_with_the_launcher()
@@ -86,10 +87,10 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
     except Exception:
         exit_code = 1
         _leave_to_torchrun(traceback.format_exc(), exit_code)
-        if not _is_distributed():
+        if not (is_rank or _is_distributed()):
             raise
         traceback.print_exc()
-    if _is_distributed():
+    if is_rank or _is_distributed():
         _end_process(exit_code)
     if exit_code:
         sys.exit(exit_code)
@@ -136,11 +137,12 @@ def _leave_to_torchrun(error: str, exit_code: int) -> None:
 def _end_process(exit_code: int) -> NoReturn:
     """End a process of a distributed run without the interpreter's own end.
 
-    There, threads of torch sometimes abort a run that is done (SIGABRT, 7 of 104 with gloo), and
-    a failed one may wait for ranks that wait for it. What counts of the interpreter's end is done
-    first: exit functions flush logs and stop the data loaders' processes.
+    There, threads of torch sometimes abort a run that is done (SIGABRT, 7 of 104 with gloo), a
+    failed one may wait for ranks that wait for it, and signals kill again: the launcher's, because
+    another rank has failed, would replace the exit code. What counts of the interpreter's end is
+    done first: exit functions flush logs and stop the data loaders' processes.
     """
-    if exit_code == 0:
+    if exit_code == 0 and _is_distributed():
         dist.destroy_process_group()
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -1,15 +1,14 @@
 """Join the processes of a distributed run, on GPUs and on CPUs."""
 
 import os
-import re
-import shutil
-import subprocess
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from mmsam.errors import LaunchError
+
+from . import slurm
 
 DEFAULT_PORT = '29500'
 
@@ -41,7 +40,7 @@ def init_distributed(launcher: str) -> None:
     timeout = _timeout()
     if launcher == 'slurm':
         _export(rank='SLURM_PROCID', local_rank='SLURM_LOCALID', world_size='SLURM_NTASKS')
-        os.environ.setdefault('MASTER_ADDR', _first_host(_variable('SLURM_NODELIST')))
+        _find_others_of_step()
     elif launcher == 'mpi':
         _export(
             rank='OMPI_COMM_WORLD_RANK',
@@ -55,9 +54,18 @@ def init_distributed(launcher: str) -> None:
     backend = 'gloo'
     if torch.cuda.is_available():
         backend = 'nccl'
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        torch.cuda.set_device(_gpu())
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        if launcher == 'slurm':
+            dist.init_process_group(
+                backend,
+                store=slurm.open_store(timeout),
+                rank=int(os.environ['RANK']),
+                world_size=int(os.environ['WORLD_SIZE']),
+                timeout=timeout,
+            )
+        else:
+            dist.init_process_group(backend, timeout=timeout)
     except (RuntimeError, ValueError) as error:  # torch's DistError classes are RuntimeErrors
         address = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
         raise LaunchError(
@@ -81,6 +89,31 @@ def _timeout() -> timedelta:
     return timedelta(minutes=minutes)
 
 
+def _find_others_of_step() -> None:
+    """Set where the processes of a Slurm step meet, as far as the user has not."""
+    hosts = slurm.host_names(os.environ.get('SLURM_STEP_NODELIST') or _variable('SLURM_NODELIST'))
+    os.environ.setdefault('MASTER_ADDR', hosts[0])
+    os.environ.setdefault('MASTER_PORT', str(slurm.port_of_step()))
+    if len(hosts) > 1 and 'GLOO_SOCKET_IFNAME' not in os.environ:
+        # gloo would offer the address of the host's own name, which is often 127.0.1.1
+        other = hosts[0] if _variable('SLURM_NODEID') != '0' else hosts[1]
+        interface = slurm.interface_to(other)
+        if interface is not None:
+            os.environ['GLOO_SOCKET_IFNAME'] = interface
+
+
+def _gpu() -> int:
+    """Index of this process's GPU; a launcher may show each process no other than its own."""
+    local_rank, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+    if local_rank < count:
+        return local_rank
+    if count == 1:
+        return 0
+    raise LaunchError(
+        f'Process {local_rank} of this machine (from 0) needs a GPU of its own, but sees {count}.'
+    )
+
+
 def _variable(name: str) -> str:
     """The environment variable ``name``, which the launcher must have set."""
     if name not in os.environ:
@@ -96,22 +129,3 @@ def _export(rank: str, local_rank: str, world_size: str) -> None:
     os.environ['RANK'] = _variable(rank)
     os.environ['LOCAL_RANK'] = _variable(local_rank)
     os.environ['WORLD_SIZE'] = _variable(world_size)
-
-
-def _first_host(node_list: str) -> str:
-    """First host of a Slurm node list such as ``n[01-04,7],gpu3``.
-
-    ``scontrol`` knows every form; inside a container without it the first name is read from the
-    list itself.
-    """
-    if shutil.which('scontrol'):
-        result = subprocess.run(
-            ['scontrol', 'show', 'hostnames', node_list], capture_output=True, text=True
-        )
-        if result.returncode == 0 and result.stdout.strip():
-            return result.stdout.split()[0]
-    match = re.match(r'([^\[,]+)(?:\[(\w+)[^\]]*\])?([^,]*)', node_list)
-    if match is None:
-        raise LaunchError(f'SLURM_NODELIST: expected host names, got {node_list!r}.')
-    prefix, first_number, suffix = match.groups()
-    return prefix + (first_number or '') + suffix

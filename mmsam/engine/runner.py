@@ -1,6 +1,5 @@
 """mmengine's Runner with strict loading of SAM weights and distributed training on CPUs."""
 
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -23,9 +22,11 @@ from mmsam.training_checkpoint import (
     latest_training_checkpoint,
     read_training_checkpoint,
     save_training_checkpoint,
+    training_checkpoints,
 )
 from mmsam.weight_layouts import describe_architecture
 
+from . import slurm
 from .random_state import RandomState
 
 
@@ -70,19 +71,50 @@ class SAMRunner(Runner):
             CheckpointError: there is none to resume from, or it does not fit.
         """
         if self._resume and self._load_from is None and not self._has_loaded:  # type: ignore[has-type]
-            latest: list[Path | CheckpointError] = []
-            if is_main_process():
-                try:
-                    latest.append(latest_training_checkpoint(Path(self.work_dir)))
-                except CheckpointError as error:
-                    latest.append(error)
-            else:
-                latest.append(Path())
-            broadcast_object_list(latest)
-            if isinstance(latest[0], CheckpointError):
-                raise latest[0]
-            self._load_from = str(latest[0])
+            self._load_from = str(self._of_main_process(self._latest_checkpoint))
         super().load_or_resume()
+
+    def continue_requeued_job(self) -> None:
+        """If Slurm has requeued this job, resume from what it has saved instead of starting again.
+
+        Whatever the run was first told to start from. Checkpoints of other jobs in the work dir do
+        not count; without one of this job, it starts as it did at first.
+
+        Raises:
+            CheckpointError: all of the job's checkpoints are damaged.
+        """
+        if not slurm.is_requeued():
+            return
+        saved = self._of_main_process(self._latest_checkpoint_of_this_job)
+        if saved is None:
+            self.logger.info(f'Slurm job {slurm.job_id()} was requeued before it saved anything.')
+            return
+        self.logger.info(f'Slurm job {slurm.job_id()} was requeued and goes on from {saved}.')
+        self._load_from, self._resume = str(saved), True
+
+    def _latest_checkpoint(self) -> Path:
+        return latest_training_checkpoint(Path(self.work_dir))
+
+    def _latest_checkpoint_of_this_job(self) -> Path | None:
+        if not training_checkpoints(Path(self.work_dir)):
+            return None
+        latest = self._latest_checkpoint()
+        meta = read_training_checkpoint(latest)['meta']
+        return latest if meta.get('slurm_job') == slurm.job_id() else None
+
+    @staticmethod
+    def _of_main_process(function: Callable[[], Path | None]) -> Path | None:
+        """What ``function`` returns, or raises, in the main process, in all processes."""
+        answer: list[Path | CheckpointError | None] = [None]
+        if is_main_process():
+            try:
+                answer = [function()]
+            except CheckpointError as error:
+                answer = [error]
+        broadcast_object_list(answer)
+        if isinstance(answer[0], CheckpointError):
+            raise answer[0]
+        return answer[0]
 
     def load_checkpoint(
         self,
@@ -251,6 +283,7 @@ class SAMRunner(Runner):
             'experiment_name': self.experiment_name,
             'time': self.timestamp,
             'mmsam_version': __version__,
+            'slurm_job': slurm.job_id(),
         }
         if hasattr(self.train_dataloader.dataset, 'metainfo'):
             meta['dataset_meta'] = dict(self.train_dataloader.dataset.metainfo)
@@ -278,7 +311,7 @@ class SAMRunner(Runner):
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Wrap for distributed training; a ``model_wrapper_cfg`` in the config goes first."""
         if is_distributed() and model_wrapper_cfg is None and not is_model_wrapper(model):
-            device_ids = [int(os.environ['LOCAL_RANK'])] if torch.cuda.is_available() else None
+            device_ids = [torch.cuda.current_device()] if torch.cuda.is_available() else None
             is_sam = hasattr(model, 'load_weights')
             model_wrapper_cfg = dict(
                 type='MMDistributedDataParallel',

@@ -148,17 +148,24 @@ def ends(monkeypatch):
         done.append(code)
         raise Ended
 
-    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(dist, 'is_initialized', lambda: 'created' in done)
     monkeypatch.setattr(dist, 'destroy_process_group', lambda: done.append('destroyed'))
     monkeypatch.setattr(atexit, '_run_exitfuncs', lambda: done.append('exit functions'))
     monkeypatch.setattr(os, '_exit', end)
     return done
 
 
-def test_a_distributed_run_ends_its_process(ends):
+@pytest.mark.parametrize('launcher', ['none', 'slurm'])
+def test_a_distributed_run_ends_its_process(ends, launcher):
     with pytest.raises(Ended):
-        run_tool(lambda args: None, parse('some.py'))
-    assert ends == ['destroyed', 'exit functions', 0]
+        run_tool(lambda args: ends.append('created'), parse('some.py', '--launcher', launcher))
+    assert ends == ['created', 'destroyed', 'exit functions', 0]
+
+
+def test_a_process_of_a_launcher_ends_so_before_it_has_joined_too(ends):
+    with pytest.raises(Ended):
+        run_tool(fail_with(DataError('A, got b.')), parse('some.py', '--launcher', 'slurm'))
+    assert ends == ['exit functions', 3]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +173,13 @@ def test_a_distributed_run_ends_its_process(ends):
     [(DataError('A, got b.'), 3, 'DataError: A, got b.'), (KeyError('b'), 1, "KeyError: 'b'")],
 )
 def test_a_failed_distributed_run_waits_for_nobody(ends, error, code, last, capsys):
+    def main(args: argparse.Namespace) -> None:
+        ends.append('created')
+        raise error
+
     with pytest.raises(Ended):
-        run_tool(fail_with(error), parse('some.py'))
-    assert ends == ['exit functions', code]
+        run_tool(main, parse('some.py'))
+    assert ends == ['created', 'exit functions', code]
     assert capsys.readouterr().err.splitlines()[-1] == last
 
 
@@ -195,27 +206,29 @@ linux = pytest.mark.skipif(sys.platform != 'linux', reason='prctl is of Linux')
 
 @linux
 @pytest.mark.parametrize('through_our_script', [True, False])
-def test_a_process_of_torchrun_dies_with_it(libc, through_our_script, monkeypatch):
+def test_a_process_of_torchrun_dies_with_it(libc, ends, through_our_script, monkeypatch):
     monkeypatch.delenv('MMSAM_LAUNCHER_PID', raising=False)
     if through_our_script:
         monkeypatch.setenv('MMSAM_LAUNCHER_PID', str(os.getppid()))
     seen = []
-    run_tool(seen.append, parse('some.py', '--launcher', 'pytorch'))
+    with pytest.raises(Ended):
+        run_tool(seen.append, parse('some.py', '--launcher', 'pytorch'))
     assert libc.calls == [(1, signal.SIGKILL)]  # 1 is PR_SET_PDEATHSIG in <linux/prctl.h>
     assert len(seen) == 1
 
 
 @linux
-def test_a_process_whose_launcher_is_dead_does_not_start(libc, monkeypatch, capsys):
+def test_a_process_whose_launcher_is_dead_does_not_start(libc, ends, monkeypatch, capsys):
     monkeypatch.setenv('MMSAM_LAUNCHER_PID', str(os.getpid()))  # anything but the parent
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(Ended):
         run_tool(lambda args: pytest.fail('it ran'), parse('some.py', '--launcher', 'pytorch'))
-    assert end.value.code == 5
+    assert ends == ['exit functions', 5]
     assert capsys.readouterr().err.startswith('LaunchError: ')
 
 
-@pytest.mark.parametrize('launcher', ['none', 'slurm', 'mpi'])
-def test_other_launchers_keep_their_ways(libc, launcher, monkeypatch):
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_other_launchers_keep_their_ways(libc, ends, launcher, monkeypatch):
     monkeypatch.setenv('MMSAM_LAUNCHER_PID', str(os.getpid()))
-    run_tool(lambda args: None, parse('some.py', '--launcher', launcher))
+    with pytest.raises(Ended):
+        run_tool(lambda args: None, parse('some.py', '--launcher', launcher))
     assert libc.calls == []

@@ -1,13 +1,11 @@
 import os
 import socket
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 
 from mmsam.engine import distributed, init_distributed
-from mmsam.engine.distributed import _first_host
 from mmsam.errors import LaunchError
 
 
@@ -17,6 +15,7 @@ def joined(monkeypatch):
     backends: list[str] = []
     monkeypatch.setattr(os, 'environ', {'PATH': ''})
     monkeypatch.setattr(dist, 'init_process_group', lambda backend, **_: backends.append(backend))
+    monkeypatch.setattr(distributed.slurm, 'open_store', lambda timeout: None)
     monkeypatch.setattr(distributed.torch.cuda, 'is_available', lambda: False)
     return backends
 
@@ -45,26 +44,63 @@ def test_torchrun(joined):
     assert torch_variables() == {name: str(value) for name, value in TORCHRUN.items()}
 
 
-def test_gpus_use_nccl_and_their_own_device(joined, monkeypatch):
+@pytest.mark.parametrize(('count', 'device'), [(4, 1), (2, 1), (1, 0), (0, None)])
+def test_gpus_use_nccl_and_their_own_device(joined, monkeypatch, count, device):
     devices = []
     monkeypatch.setattr(distributed.torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(distributed.torch.cuda, 'set_device', devices.append)
+    monkeypatch.setattr(distributed.torch.cuda, 'device_count', lambda: count)
     set_variables(**TORCHRUN)
-    init_distributed('pytorch')
-    assert (joined, devices) == (['nccl'], [1])
+    if device is None:
+        with pytest.raises(LaunchError, match='^Process 1 of this machine .* sees 0'):
+            init_distributed('pytorch')
+    else:
+        init_distributed('pytorch')
+        assert (joined, devices) == (['nccl'], [device])
+
+
+SLURM = dict(SLURM_PROCID=5, SLURM_LOCALID=1, SLURM_NTASKS=8, SLURM_NODEID=2)
 
 
 def test_slurm(joined):
-    set_variables(SLURM_PROCID=5, SLURM_LOCALID=1, SLURM_NTASKS=8, SLURM_NODELIST='n[01-04,7],gpu3')
+    set_variables(**SLURM, SLURM_NODELIST='n[01-04,7],gpu3', SLURM_JOB_ID=7, SLURM_STEP_ID=2)
     init_distributed('slurm')
     assert torch_variables() == dict(
-        RANK='5', LOCAL_RANK='1', WORLD_SIZE='8', MASTER_ADDR='n01', MASTER_PORT='29500'
+        RANK='5', LOCAL_RANK='1', WORLD_SIZE='8', MASTER_ADDR='n01', MASTER_PORT='10219'
+    )  # 10000 + 31 * 7 + 2
+
+
+def test_a_step_on_some_of_the_job_s_nodes(joined):
+    set_variables(**SLURM, SLURM_NODELIST='n[01-04]', SLURM_STEP_NODELIST='n[03-04]')
+    init_distributed('slurm')
+    assert os.environ['MASTER_ADDR'] == 'n03'
+
+
+@pytest.mark.parametrize(
+    ('node', 'hosts', 'asked'), [(0, 'a,b', ['b']), (1, 'a,b', ['a']), (0, 'a', [])]
+)
+def test_gloo_takes_the_interface_that_leads_to_another_node(
+    joined, monkeypatch, node, hosts, asked
+):
+    hosts_asked = []
+    monkeypatch.setattr(
+        distributed.slurm, 'interface_to', lambda host: hosts_asked.append(host) or 'eth7'
     )
+    set_variables(**SLURM | dict(SLURM_NODEID=node), SLURM_NODELIST=hosts)
+    init_distributed('slurm')
+    assert hosts_asked == asked
+    assert os.environ.get('GLOO_SOCKET_IFNAME') == ('eth7' if asked else None)
+
+
+def test_an_interface_that_is_set_is_kept(joined):
+    set_variables(**SLURM, SLURM_NODELIST='a,b', GLOO_SOCKET_IFNAME='ib0')
+    init_distributed('slurm')
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'ib0'
 
 
 def test_slurm_keeps_an_address_and_a_port_that_are_set(joined):
     set_variables(
-        SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NTASKS=1, SLURM_NODELIST='a,b',
+        SLURM_PROCID=0, SLURM_LOCALID=0, SLURM_NTASKS=1, SLURM_NODEID=0, SLURM_NODELIST='a,b',
         MASTER_ADDR='b', MASTER_PORT=1234,
     )  # fmt: skip
     init_distributed('slurm')
@@ -152,41 +188,3 @@ def test_a_taken_port(monkeypatch):
         with pytest.raises(LaunchError, match=f'Rank 0 .* 127.0.0.1:{port}; is the port taken'):
             init_distributed('pytorch')
     assert not dist.is_initialized()
-
-
-@pytest.mark.parametrize(
-    ('node_list', 'first'),
-    [
-        ('gpu3', 'gpu3'),
-        ('gpu3,gpu4', 'gpu3'),
-        ('n[01-04,7],gpu3', 'n01'),
-        ('a-b-[3-5].x', 'a-b-3.x'),
-        ('n[7]', 'n7'),
-        ('gpu3,n[01-04]', 'gpu3'),
-    ],
-)
-def test_first_host_without_scontrol(joined, node_list, first):
-    assert _first_host(node_list) == first
-
-
-def test_no_host_in_the_list(joined):
-    with pytest.raises(LaunchError, match='SLURM_NODELIST'):
-        _first_host('')
-
-
-def make_scontrol(folder: Path, script: str) -> None:
-    (folder / 'scontrol').write_text(f'#!/bin/sh\n{script}\n')
-    (folder / 'scontrol').chmod(0o755)
-
-
-def test_scontrol_is_asked(monkeypatch, tmp_path):
-    make_scontrol(tmp_path, 'test "$1 $2 $3" = "show hostnames n[2-1]" && printf "x\\ny\\n"')
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    assert _first_host('n[2-1]') == 'x'
-
-
-def test_scontrol_that_fails_is_not_believed(monkeypatch, tmp_path):
-    """Its complaint would become the master's address."""
-    make_scontrol(tmp_path, 'echo slurm_load_conf error; exit 1')
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    assert _first_host('n[05-09]') == 'n05'

@@ -37,7 +37,7 @@ def run(args):
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """Stands in for srun and torchrun: notes its arguments, one a line, and srun MASTER_PORT."""
+    """Stands in for Slurm and torchrun: notes its arguments, one a line, and srun MASTER_PORT."""
     folder = tmp_path / 'bin'
     folder.mkdir()
     note = tmp_path / 'arguments'
@@ -48,7 +48,16 @@ def stand_in(tmp_path):
     (folder / 'python').write_text(
         f'#!/bin/bash\nPYTHONPATH="{folder}" exec "{sys.executable}" "$@"'
     )
-    for name in ('python', 'srun'):
+    (folder / 'sbatch').write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > "{note}"\ncat > "{tmp_path}/script"\necho "42;c"'
+    )
+    # partition cpu has no GPUs, none is unknown
+    (folder / 'sinfo').write_text(
+        '#!/bin/bash\n'
+        'case "$*" in *=none*) ;; *partition=cpu*) echo "(null)" ;;\n'
+        '*=%G) printf "(null)\\ngpu:a100:8(S:0-1)\\n" ;; *) printf "p\\ncpu\\n" ;; esac\n'
+    )
+    for name in ('python', 'srun', 'sbatch', 'sinfo'):
         (folder / name).chmod(0o755)
     errors = folder / 'torch' / 'distributed' / 'elastic' / 'multiprocessing' / 'errors.py'
     errors.parent.mkdir(parents=True)
@@ -132,9 +141,10 @@ def test_master_port_is_the_other_name(stand_in):
     )
 
 
-def test_default_port_of_slurm(stand_in):
+def test_slurm_leaves_the_port_to_the_processes(stand_in):
+    """Which find one that no other job has; see mmsam.engine.slurm."""
     launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', PORT='unset')
-    assert (stand_in.parent / 'port').read_text() == '29500'
+    assert (stand_in.parent / 'port').read_text() == ''
 
 
 @contextlib.contextmanager
@@ -272,46 +282,6 @@ def test_what_is_no_port(stand_in, port):
     assert line.startswith('LaunchError: ') and f"'{port or 'x'}'" in line
 
 
-FAILED_TORCHRUN = """
-from types import SimpleNamespace
-
-from .elastic.multiprocessing.errors import ChildFailedError
-
-def rank(exitcode, message='no error file', time=None):
-    if time is not None:
-        message = dict(message=message, extraInfo=dict(timestamp='0', time=time))
-    return SimpleNamespace(exitcode=exitcode, message=message, signal_name=lambda: 'SIGKILL')
-
-def parse_args(arguments):
-    pass
-
-def run(args):
-    error = ChildFailedError()
-    error.failures = {failures}
-    raise error
-"""
-
-
-@pytest.mark.parametrize(
-    ('failures', 'code', 'last'),
-    [
-        ("{0: rank(3, 'DataError: Expected a, got b.', 8.5)}", 3,
-         ['Rank 0 ended the job:', 'DataError: Expected a, got b.']),
-        ("{0: rank(1, 'a consequence', 8.75), 1: rank(2, 'lines\\n of the cause\\n', 8.5)}", 2,
-         ['Rank 1 ended the job:', 'lines', ' of the cause']),
-        ("{0: rank(1, 'a consequence', 8.75), 1: rank(-9)}", 137,
-         ['Rank 1 was killed by SIGKILL, which ended the job.']),
-        ('{2: rank(2), 3: rank(2)}', 2,
-         ['Rank 2 ended the job with exit code 2; what it printed stands above.']),
-    ],
-)  # fmt: skip
-def test_the_first_error_stands_last(stand_in, failures, code, last):
-    run = stand_in / 'torch' / 'distributed' / 'run.py'
-    run.write_text(FAILED_TORCHRUN.replace('{failures}', failures))
-    done = script(stand_in, 'dist_train.sh', 'c.py', 4)
-    assert (done.returncode, done.stderr.splitlines()) == (code, last)
-
-
 @pytest.mark.parametrize('gpus', ['x', '0', '-1', '', '1.5'])
 def test_what_is_no_number_of_gpus(stand_in, gpus):
     done = script(stand_in, 'dist_train.sh', 'c.py', gpus)
@@ -322,7 +292,7 @@ def test_what_is_no_number_of_gpus(stand_in, gpus):
 @pytest.mark.parametrize(
     ('tool', 'args'),
     [('dist_train.sh', ['c.py']), ('dist_test.sh', ['c.py', 'w.pth']),
-     ('slurm_train.sh', ['p', 'j'])],
+     ('slurm_train.sh', ['p', 'j']), ('slurm_test.sh', ['p', 'j', 'c.py'])],
 )  # fmt: skip
 def test_too_few_arguments(stand_in, tool, args):
     done = script(stand_in, tool, *args)
@@ -336,8 +306,8 @@ def test_too_few_arguments(stand_in, tool, args):
 def test_slurm_defaults(stand_in):
     arguments = launch(stand_in, 'slurm_train.sh', 'part', 'my job', 'c.py', PORT='4711')
     assert arguments == [
-        '--partition=part', '--job-name=my job', '--gres=gpu:8', '--ntasks=8',
-        '--ntasks-per-node=8', '--cpus-per-task=5', '--kill-on-bad-exit=1',
+        '--partition=part', '--job-name=my job', '--ntasks=8', '--ntasks-per-node=8',
+        '--cpus-per-task=5', '--gres=gpu:8', '--kill-on-bad-exit=1',
         str(stand_in / 'python'), '-u', str(ROOT / 'tools' / 'train.py'), 'c.py',
         '--launcher', 'slurm',
     ]  # fmt: skip
@@ -350,21 +320,111 @@ def test_slurm_with_everything(stand_in):
         GPUS='16', GPUS_PER_NODE='4', CPUS_PER_TASK='3', SRUN_ARGS='--time=1:00 --exclusive',
     )  # fmt: skip
     assert arguments == [
-        '--partition=p', '--job-name=j', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4',
-        '--cpus-per-task=3', '--kill-on-bad-exit=1', '--time=1:00', '--exclusive',
+        '--partition=p', '--job-name=j', '--ntasks=16', '--ntasks-per-node=4',
+        '--cpus-per-task=3', '--gres=gpu:4', '--kill-on-bad-exit=1', '--time=1:00', '--exclusive',
         str(stand_in / 'python'), '-u', str(ROOT / 'tools' / 'train.py'), 'c.py',
-        '--work-dir', 'work dir', '--launcher', 'slurm', *ODD[2:],
+        '--work-dir', 'work dir', *ODD[2:], '--launcher', 'slurm',
     ]  # fmt: skip
 
 
 def test_slurm_without_a_work_dir_takes_arguments(stand_in):
     arguments = launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', '--no-validate')
-    assert arguments[-4:] == ['c.py', '--launcher', 'slurm', '--no-validate']
+    assert arguments[-4:] == ['c.py', '--no-validate', '--launcher', 'slurm']
 
 
 def test_slurm_asks_for_no_more_gpus_a_node_than_in_all(stand_in):
     arguments = launch(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', GPUS='2')
     assert {'--gres=gpu:2', '--ntasks=2', '--ntasks-per-node=2'} <= set(arguments)
+
+
+def test_slurm_test(stand_in):
+    arguments = launch(stand_in, 'slurm_test.sh', 'p', 'j', 'c.py', 'w 1.pth', '--out', 'x.json')
+    tool = str(ROOT / 'tools' / 'test.py')
+    assert arguments[arguments.index(tool) :] == [
+        tool, 'c.py', 'w 1.pth', '--out', 'x.json', '--launcher', 'slurm',
+    ]  # fmt: skip
+
+
+def test_slurm_on_a_partition_without_gpus(stand_in):
+    done = script(stand_in, 'slurm_train.sh', 'cpu', 'j', 'c.py', GPUS='16', GPUS_PER_NODE='4')
+    assert done.stderr == (
+        'Asking partition cpu for 16 CPU processes (the partition has no GPUs), 4 on each of 4 '
+        'node(s), with 5 CPU(s) each.\n'
+    )
+    assert '--gres' not in (stand_in.parent / 'arguments').read_text()
+
+
+def test_a_batch_job_of_slurm(stand_in):
+    done = script(
+        stand_in, 'slurm_train.sh', 'p', 'my job', 'configs/my config.py', *ODD[2:],
+        BATCH='1', GPUS='2', SRUN_ARGS='--time=1:00', CPUS_PER_TASK='3',
+    )  # fmt: skip
+    assert done.stdout == 'Job 42. Log: work_dirs/my config/slurm-42.out. Cancel: scancel 42\n'
+    assert (stand_in.parent / 'work_dirs' / 'my config').is_dir()
+    assert (stand_in.parent / 'arguments').read_text().splitlines() == [
+        '--parsable', '--partition=p', '--job-name=my job', '--ntasks=2', '--ntasks-per-node=2',
+        '--cpus-per-task=3', '--gres=gpu:2', '--requeue', '--signal=USR1@120',
+        '--open-mode=append', '--output=work_dirs/my config/slurm-%j.out', '--time=1:00',
+    ]  # fmt: skip
+    # the script that Slurm starts later, here on the stand-in for srun
+    run = subprocess.run(
+        ['bash', str(stand_in.parent / 'script')], capture_output=True, text=True,
+        env={'PATH': f'{stand_in}:/usr/bin:/bin'}, cwd=stand_in.parent,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, '')
+    assert (stand_in.parent / 'arguments').read_text() == '\n'.join(
+        [
+            '--cpus-per-task=3', '--kill-on-bad-exit=1',
+            str(stand_in / 'python'), '-u', str(ROOT / 'tools' / 'train.py'),
+            'configs/my config.py', *ODD[2:], '--launcher', 'slurm', '',
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('code', 'state', 'requeued'),
+    [
+        (75, 'RUNNING', True),
+        (143, 'RUNNING', True),
+        (75, 'COMPLETING', False),
+        (3, 'RUNNING', False),
+    ],
+)
+def test_which_batch_jobs_go_back_to_the_queue(stand_in, code, state, requeued):
+    script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', BATCH='1')
+    for name, text in (
+        ('srun', f'exit {code}'),
+        ('squeue', f'echo {state}'),
+        ('scontrol', 'echo scontrol $*'),
+    ):
+        (stand_in / name).write_text(f'#!/bin/bash\n{text}\n')
+        (stand_in / name).chmod(0o755)
+    run = subprocess.run(
+        ['bash', str(stand_in.parent / 'script')], capture_output=True, text=True,
+        env={'PATH': f'{stand_in}:/usr/bin:/bin', 'SLURM_JOB_ID': '42'},
+    )  # fmt: skip
+    assert run.returncode == code
+    assert ('scontrol requeue 42' in run.stdout) == requeued
+
+
+@pytest.mark.parametrize(('port', 'seen'), [('x', 'x'), ('', 'y'), ('0', '0'), ('70000', '70000')])
+def test_what_is_no_port_for_slurm(stand_in, port, seen):
+    done = script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', PORT=port, MASTER_PORT='y')
+    assert done.returncode == 5
+    assert done.stderr == (f"LaunchError: PORT: expected a number from 1 to 65535, got '{seen}'.\n")
+
+
+def test_an_unknown_partition(stand_in):
+    done = script(stand_in, 'slurm_train.sh', 'none', 'j', 'c.py')
+    assert done.returncode == 5
+    assert done.stderr == "LaunchError: partition 'none' is unknown; there are: p cpu.\n"
+
+
+def test_no_slurm(stand_in):
+    (stand_in / 'sinfo').write_text('#!/bin/bash\necho "no controller" >&2\nexit 1\n')
+    done = script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py')
+    assert done.returncode == 5
+    assert done.stderr.splitlines()[-1].startswith('LaunchError: sinfo, which knows')
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,36 @@ def test_resume_in_an_empty_folder(config, tmp_path, capsys):
     assert code == 4 and f'{tmp_path} holds no checkpoint' in line
 
 
+def iterations_of_the_last_run(work_dir):
+    path = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(line)['iter'] for line in path.read_text().splitlines()]
+
+
+def options_until(iterations):
+    return ['--no-validate', '--options', f'train_cfg.max_iters={iterations}']
+
+
+def test_auto_resume(config, tmp_path):
+    args = [train, config, '--work-dir', tmp_path, '--auto-resume']
+    run_here(*args, *options_until(1))
+    assert iterations_of_the_last_run(tmp_path) == [1]
+    run_here(*args, *options_until(3))
+    assert iterations_of_the_last_run(tmp_path) == [2, 3]
+
+
+def test_a_requeued_job_of_slurm_goes_on(config, tmp_path, monkeypatch):
+    monkeypatch.setenv('SLURM_JOB_ID', '9')
+    args = [train, config, '--work-dir', tmp_path]
+    run_here(*args, *options_until(1))
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    run_here(*args, '--load-from', tmp_path / 'iter_1.pth', *options_until(3))
+    assert iterations_of_the_last_run(tmp_path) == [2, 3]
+    # what another job has left does not count
+    monkeypatch.setenv('SLURM_JOB_ID', '10')
+    run_here(*args, *options_until(1))
+    assert iterations_of_the_last_run(tmp_path) == [1]
+
+
 def test_resume_from_a_missing_file(config, tmp_path, capsys):
     code, line = refused(capsys, train, config, '--resume-from', tmp_path / 'no.pth')
     assert code == 4 and 'no.pth: no such file' in line

@@ -3,7 +3,7 @@
 import signal
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
@@ -60,6 +60,7 @@ class StopHook(Hook):
             if isinstance(hook, CheckpointHook) and not hook.by_epoch:
                 hook._save_checkpoint(runner)
                 saved = hook.last_ckpt
+        barrier()  # a launcher ends the others when one has ended: not while it is still written
         raise StoppedError(
             f'{signal.Signals(int(number)).name}: stopped after iteration {done}; '
             + (f'go on with --resume (saved as {saved}).' if saved else 'nothing was saved.')
