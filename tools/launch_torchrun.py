@@ -15,6 +15,12 @@ from typing import Any, NoReturn
 
 ASKED_TO_END = 75
 
+SECONDS_AFTER_A_FAILURE = 3
+"""For the other ranks to end; they may wait for the failed one, deaf to SIGTERM."""
+
+SECONDS_AFTER_A_SIGNAL = 600
+"""For the ranks to finish their iteration and save; whoever sent the signal may be less patient."""
+
 
 def bound(port: int, beside_others: bool) -> socket.socket:
     """A socket on a port; 0 is any free one."""
@@ -65,7 +71,7 @@ def end(last_words: str, exit_code: int) -> NoReturn:
 def time_of(failure: Any) -> tuple[bool, float]:
     """By what the failures of ranks are put in order, the one that ended the job first.
 
-    torchrun also counts the ranks that it ends itself, by SIGTERM and after 30 s by SIGKILL. When
+    torchrun also counts the ranks that it ends itself, by SIGTERM and later by SIGKILL. When
     a rank that left no error file was killed, it knows to a second, and as late as it noticed.
     """
     if isinstance(failure.message, dict):
@@ -91,7 +97,7 @@ def main(port: int, port_is: str, arguments: list[str]) -> None:
     if holder is not None:
         port = holder.getsockname()[1]
 
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import PContext, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
@@ -101,6 +107,10 @@ def main(port: int, port_is: str, arguments: list[str]) -> None:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
         if sys.platform != 'linux':
             holder.close()
+    # torchrun waits 30 s in both cases
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SECONDS_AFTER_A_SIGNAL))
+    # of close(death_sig=None, timeout=30), which gets a timeout only after a signal
+    PContext.close.__defaults__ = (None, SECONDS_AFTER_A_FAILURE)
     os.environ['MMSAM_LAUNCHER_PID'] = str(os.getpid())
     # by default SIGUSR1, which Slurm may be told to send, kills torchrun and leaves its processes
     signals = '--signals-to-handle=SIGTERM,SIGINT,SIGUSR1'

@@ -62,7 +62,10 @@ def stand_in(tmp_path):
     errors = folder / 'torch' / 'distributed' / 'elastic' / 'multiprocessing' / 'errors.py'
     errors.parent.mkdir(parents=True)
     errors.write_text('class ChildFailedError(Exception):\n    pass\n')
-    errors.with_name('api.py').write_text('class SignalException(Exception):\n    pass\n')
+    errors.with_name('api.py').write_text(
+        'class SignalException(Exception):\n    pass\n\n'
+        'class PContext:\n    def close(self, death_sig=None, timeout=30):\n        pass\n'
+    )
     for package in errors.relative_to(folder).parents[:-1]:
         (folder / package / '__init__.py').touch()
     (folder / 'torch' / 'distributed' / 'run.py').write_text(TORCHRUN.format(arguments=str(note)))

@@ -20,6 +20,7 @@ SECONDS_UNTIL_A_JOB_ENDS = 10
 TOOL = """
 import argparse
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def main(args):
         time.sleep(0.05)
     if dist.get_rank() == 1:
         raise DataError('Expected a mask, got none, in image 7.')
+    if args.config == 'deaf':
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(100)
     dist.all_reduce(torch.ones(1))
 
 
@@ -155,14 +159,15 @@ def test_jobs_started_at_once_without_a_port(tmp_path):
     assert len(ports) == 3
 
 
-def test_an_error_of_one_rank_stands_last(tmp_path):
-    with launched(TOOL, tmp_path, 'until told') as job:
+@pytest.mark.parametrize('other_rank', ['until told', 'deaf'])
+def test_an_error_of_one_rank_stands_last(tmp_path, other_rank):
+    with launched(TOOL, tmp_path, other_rank) as job:
         workers(tmp_path, 'runs', job)
         start = time.monotonic()
         (tmp_path / 'raise').touch()
         assert job.wait(timeout=60) == 3
         assert time.monotonic() - start < SECONDS_UNTIL_A_JOB_ENDS
-    lines = (tmp_path / 'stderr of until told').read_text().splitlines()
+    lines = (tmp_path / f'stderr of {other_rank}').read_text().splitlines()
     assert lines[-2:] == [
         'Rank 1 ended the job:',
         'DataError: Expected a mask, got none, in image 7.',
