@@ -143,7 +143,7 @@ class _Task:
 
 def _last_words(error_path: Path, code: int) -> tuple[str, int]:
     """What a failed rank says, and its exit code; the file is that of ``apis.run_tool``."""
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         message = json.loads(error_path.read_text(encoding='utf-8'))['message']
         return message['message'].rstrip(), message['extraInfo']['exit_code']
     if code < 0:
