@@ -29,6 +29,8 @@ setup(
         'mm': read_requirements('mm.txt'),
         # upstream, for those who already have it
         'openmmlab': ['mmengine', 'mmcv', 'mmsegmentation'],
+        # tools/launch.py --use-cluster
+        'slurm': ['submitit'],
         'tests': read_requirements('tests.txt'),
     },
 )

@@ -40,6 +40,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             partial_path.unlink()
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """As ``write_atomically``, of a text in UTF-8."""
+    write_atomically(path, lambda partial_path: _write_text(partial_path, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding='utf-8')
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -18,7 +18,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmsam.atomic_file import write_atomically
+from mmsam.atomic_file import write_atomically, write_text_atomically
 from mmsam.errors import CheckpointError
 from mmsam.torch_file import check_kind, read_torch_file
 
@@ -51,8 +51,7 @@ def save_training_checkpoint(content: Mapping[str, Any], path: Path) -> None:
 
     digests: list[str] = []
     write_atomically(path, write)
-    line = f'{digests[0]}  {path.name}\n'
-    write_atomically(digest_path, lambda partial_path: _write_text(partial_path, line))
+    write_text_atomically(digest_path, f'{digests[0]}  {path.name}\n')
 
 
 def read_training_checkpoint(path: Path) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def name_latest(folder: Path, path: Path) -> None:
         StorageError: it cannot be written.
     """
     name = path.name if path.parent.resolve() == folder.resolve() else str(path)
-    write_atomically(folder / _POINTER, lambda partial_path: _write_text(partial_path, name))
+    write_text_atomically(folder / _POINTER, name)
 
 
 def training_checkpoints(folder: Path) -> list[Path]:
@@ -212,7 +211,3 @@ def _digest(path: Path) -> str:
 
 def _digest_path(path: Path) -> Path:
     return path.with_name(f'{path.name}.sha256')
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding='utf-8')

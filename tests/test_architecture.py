@@ -12,7 +12,7 @@ PACKAGE = ROOT / 'mmsam'
 
 LAYERS = [
     {'errors', 'stack', 'stop_signal'},
-    {'atomic_file', 'geometry', 'registry', 'torch_file', 'weight_layouts'},
+    {'atomic_file', 'cluster_job', 'geometry', 'registry', 'torch_file', 'weight_layouts'},
     {'structures', 'embedding_cache', 'checkpoint', 'training_checkpoint'},
     {'engine', 'evaluation', 'visualization', 'models', 'datasets'},
     {'apis'},

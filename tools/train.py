@@ -7,102 +7,25 @@ if __name__ == '__main__':
     stop_signal.listen()
 
 import argparse
-from pathlib import Path
 
-from mmengine.config import Config
-
-from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
+from mmsam.apis import add_training_arguments, load_training_config, run_tool
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.engine.hooks import StopHook
-from mmsam.errors import CheckpointError, ConfigError
-from mmsam.training_checkpoint import training_checkpoints
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    add_common_arguments(parser)
-    parser.add_argument(
-        '--load-from',
-        metavar='CKPT',
-        help='path or URL of weights to start from, at iteration 0 (transfer to another task)',
-    )
-    parser.add_argument(
-        '--resume-from',
-        metavar='CKPT',
-        help='checkpoint to go on from: weights, optimizer, schedule, iteration',
-    )
-    parser.add_argument(
-        '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
-    )
-    parser.add_argument(
-        '--auto-resume',
-        action='store_true',
-        help='as --resume, but start from the beginning where there is no checkpoint yet',
-    )
-    parser.add_argument('--no-validate', action='store_true', help='train without validation')
-    parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
-    parser.add_argument('--seed', type=int, help="random seed; else the config's")
-    parser.add_argument(
-        '--deterministic', action='store_true', help='use deterministic algorithms only'
-    )
-    parser.add_argument('--tensorboard', action='store_true', help='write TensorBoard logs too')
+    add_training_arguments(parser)
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    config = load_run_config(args.config, args.cfg_options, args.work_dir)
-    apply_start(config, args)
-    if args.no_validate:
-        config.val_cfg = config.val_dataloader = config.val_evaluator = None
-    if args.amp:
-        config.optim_wrapper.type = 'mmsam.BFloat16OptimWrapper'
-    if args.seed is not None:
-        config.setdefault('randomness', {})['seed'] = args.seed
-    if args.deterministic:
-        config.setdefault('randomness', {})['deterministic'] = True
-    if args.tensorboard:
-        config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
-    config.launcher = args.launcher
-    check_paths(config, ('train_dataloader', 'val_dataloader'))
+    config = load_training_config(args)
     init_distributed(args.launcher)
     runner = SAMRunner.from_cfg(config)
     runner.register_hook(StopHook())
     runner.continue_requeued_job()
     runner.train()
-
-
-def apply_start(config: Config, args: argparse.Namespace) -> None:
-    """Set where the run starts: ``load_from`` and ``resume`` of the config."""
-    chosen = [
-        option
-        for option, value in (
-            ('--load-from', args.load_from),
-            ('--resume-from', args.resume_from),
-            ('--resume', args.resume),
-            ('--auto-resume', args.auto_resume),
-        )
-        if value
-    ]
-    if len(chosen) > 1:
-        raise ConfigError(
-            f'Expected one of --load-from (weights only, from iteration 0), --resume-from, '
-            f'--resume and --auto-resume (go on where a run stopped), got {" and ".join(chosen)}.'
-        )
-    if args.load_from:
-        config.load_from, config.resume = args.load_from, False
-    elif args.resume_from:
-        if not Path(args.resume_from).is_file():
-            raise CheckpointError(f'--resume-from {args.resume_from}: no such file.')
-        config.load_from, config.resume = args.resume_from, True
-    elif args.resume:
-        if not training_checkpoints(Path(config.work_dir)):
-            raise CheckpointError(
-                f'--resume: {config.work_dir} holds no checkpoint to go on from; start without '
-                '--resume.'
-            )
-        config.load_from, config.resume = None, True
-    elif args.auto_resume and training_checkpoints(Path(config.work_dir)):
-        config.load_from, config.resume = None, True
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmsam import __version__
+from mmsam.atomic_file import write_text_atomically
 from mmsam.checkpoint import read_state_dict
 from mmsam.errors import CheckpointError, ConfigError
 from mmsam.registry import RUNNERS
@@ -246,6 +247,16 @@ class SAMRunner(Runner):
             )
         for scheduler, state in zip(ours, states, strict=True):
             scheduler.load_state_dict(state)
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config to the work dir, atomically: a job that goes on may run from that file.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        name = Path(self.cfg.filename or f'{self.timestamp}.py').name
+        write_text_atomically(Path(self.work_dir) / name, self.cfg.dump())
 
     @master_only
     def save_checkpoint(
