@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
 from mmsam.engine import SAMRunner, init_distributed
-from mmsam.engine.hooks import StopHook
+from mmsam.engine.hooks import StallHook, StopHook
 from mmsam.errors import CheckpointError, ConfigError
 from mmsam.training_checkpoint import training_checkpoints
 
@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     check_paths(config, ('train_dataloader', 'val_dataloader'))
     init_distributed(args.launcher)
     runner = SAMRunner.from_cfg(config)
+    runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
     runner.register_hook(StopHook())
     runner.train()
 
