@@ -173,6 +173,7 @@ class StallWatch:
         self._tick = min(_TICK, limit / 20)
         self._seldom = max(10, world_size)
         self._progress = Progress(-1, False, 0)
+        self._clock = 0.0
         self._idle = 0.0
         self._heard: dict[int, tuple[_Post, float]] = {}
         self._stopped = threading.Event()
@@ -209,18 +210,18 @@ class StallWatch:
         number, progress, idle, place = json.loads(self._store.get(key))
         post = _Post(number, Progress(*progress), idle, place)
         if rank not in self._heard or self._heard[rank][0].number != number:
-            self._heard[rank] = post, time.monotonic()
+            self._heard[rank] = post, self._clock
 
     def _look(self) -> None:
-        noted: Progress | None = None
-        before = time.monotonic()
+        noted, since, before = self._progress, 0.0, time.monotonic()
         while not self._stopped.wait(self._tick):
             now = time.monotonic()
-            # a process that was stopped for hours, with all others perhaps, did not wait
-            self._idle += min(now - before, 2 * self._tick)
+            # a process that was stopped for hours, with all others perhaps, did not wait for them
+            self._clock += min(now - before, 2 * self._tick)
             before = now
             if self._progress is not noted:
-                noted, self._idle = self._progress, 0.0
+                noted, since = self._progress, self._clock
+            self._idle = self._clock - since
             if self._idle >= self._current_limit() and not self._does_another_come_on():
                 self._end(self._sentence())
                 return
@@ -238,7 +239,7 @@ class StallWatch:
 
     def _lives(self, rank: int) -> bool:
         heard = self._heard.get(rank)
-        return heard is not None and time.monotonic() - heard[1] < _SILENT * self._limit
+        return heard is not None and self._clock - heard[1] < _SILENT * self._limit
 
     def _sentence(self) -> str:
         posts = {rank: post for rank, (post, _) in self._heard.items()}
@@ -256,7 +257,8 @@ class StallWatch:
             slow, which = [], 'all are equally far'
         ordered = [*slow, *sorted(posts.keys() - set(slow))]
         states = [
-            f'rank {rank} {posts[rank].progress}, at {posts[rank].place}'
+            f'rank {rank}{", by its last post," if rank in silent else ""} '
+            f'{posts[rank].progress}, at {posts[rank].place}'
             for rank in ordered[:_SHOWN]
         ]
         more = ['...'] if len(ordered) > _SHOWN else []
