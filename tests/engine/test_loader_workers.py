@@ -64,7 +64,8 @@ def test_a_killed_worker():
         read_all(be_killed)
     assert re.fullmatch(
         r'A worker of a data loader was killed \(DataLoader worker \(pid \d+\) is killed by '
-        r'signal: (Killed|SIGKILL); \d+\.\d GB of memory and \d+\.\d GB of /dev/shm are available\): .*\.',
+        r'signal: (Killed|SIGKILL); \d+\.\d GB of memory and \d+\.\d GB of /dev/shm are '
+        r'available\): .*\.',
         str(raised.value),
     )
 

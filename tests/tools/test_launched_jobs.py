@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import children, is_alive, wait_until
 from tiny_run import ROOT, environment
 
 KILLED_LAUNCHERS = 50 if os.environ.get('MMSAM_FAULTS') == 'full' else 1
@@ -104,26 +105,6 @@ def noted(folder: Path) -> list[int]:
     """Process ids that ranks of ``TOOL`` have written."""
     paths = [*folder.glob('runs_*'), *folder.glob('imports_*')]
     return [int(text) for text in (path.read_text() for path in paths) if text]
-
-
-def children(process: int) -> list[int]:
-    result = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(process)], capture_output=True)
-    return [int(text) for text in result.stdout.split()]
-
-
-def is_alive(process: int) -> bool:
-    """Whether the process is neither gone nor a zombie."""
-    result = subprocess.run(['ps', '-o', 'stat=', '-p', str(process)], capture_output=True)
-    return result.stdout.strip()[:1] not in (b'', b'Z')
-
-
-def wait_until(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def workers(folder: Path, name: str, job: subprocess.Popen) -> list[int]:
