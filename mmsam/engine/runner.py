@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class SAMRunner(Runner):
         """As mmengine's; what befalls workers of data loaders becomes one ``DataError``."""
         with worker_failures():
             return super().test()
+
+    @cached_property
+    def _config_text(self) -> str:
+        """The config as checkpoints hold it; formatting it takes as long as writing one."""
+        return self.cfg.pretty_text
 
     def load_or_resume(self) -> None:
         """Load or resume what the config says; without a file, resume from the latest whole one.
@@ -263,7 +269,7 @@ class SAMRunner(Runner):
             'epoch': self.epoch + done,
             'iter': self.iter + 1 - done,
             **(meta or {}),
-            'cfg': self.cfg.pretty_text,
+            'cfg': self._config_text,
             'seed': self.seed,
             'world_size': self.world_size,
             'batch_size': self.train_dataloader.batch_size,

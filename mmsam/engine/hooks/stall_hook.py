@@ -197,7 +197,7 @@ class StallWatch:
             try:
                 self._store.set(f'{_KEY}/{self._rank}', json.dumps(post))
                 # seldom as long as all is well, so that many ranks cost the store little
-                if self._idle >= self._limit / 2 or number % self._seldom == 0:
+                if self._idle >= self._limit / 2 or number % self._seldom == 1:
                     for other in self._others:
                         self._hear(other)
             except RuntimeError:  # the machine of the store is out of reach, perhaps for ever
