@@ -12,7 +12,7 @@ help:
 	@echo 'make demo   generate stamped documents, fine-tune a small SAM on them, show the gain'
 	@echo 'make test   run the tests'
 	@echo 'make lint   run ruff and mypy'
-	@echo 'make test-faults  kill processes many more times than the tests do'
+	@echo 'make test-faults  inject faults into runs, many more times than the tests do'
 	@echo 'make clean  remove the environment, the generated data and the results'
 
 # Torch comes first and from the constraints, so that nothing else ever picks a build of it.
@@ -51,10 +51,10 @@ demo: setup $(DEMO_DATA)/annotations_train.json
 test: setup-tests
 	$(BIN)/python -m pytest
 
-# what the tests do a few times, many times: kill -9 while saving, kill -9 of the launcher
+# what the tests do a few times, many times: faults in runs of two ranks, kill -9 while saving
 test-faults: setup-tests
-	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py \
-		tests/tools/test_launched_jobs.py
+	PYTHONPATH=tests:. $(BIN)/python -W ignore tests/faults/inject.py
+	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py
 
 lint: setup-tests
 	$(BIN)/ruff check .
