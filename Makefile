@@ -12,7 +12,7 @@ help:
 	@echo 'make demo   generate stamped documents, fine-tune a small SAM on them, show the gain'
 	@echo 'make test   run the tests'
 	@echo 'make lint   run ruff and mypy'
-	@echo 'make test-faults  kill processes many more times than the tests do'
+	@echo 'make test-faults  inject faults into runs, many more times than the tests do'
 	@echo 'make test-slurm   train through a Slurm cluster of several nodes on this machine (root)'
 	@echo 'make clean  remove the environment, the generated data and the results'
 
@@ -52,10 +52,10 @@ demo: setup $(DEMO_DATA)/annotations_train.json
 test: setup-tests
 	$(BIN)/python -m pytest
 
-# what the tests do a few times, many times: kill -9 while saving, kill -9 of the launcher
+# what the tests do a few times, many times: faults in runs of two ranks, kill -9 while saving
 test-faults: setup-tests
-	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py \
-		tests/tools/test_launched_jobs.py
+	PYTHONPATH=tests:. $(BIN)/python -W ignore tests/faults/inject.py
+	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py
 
 # needs root and the packages slurm-wlm, munge and iproute2
 test-slurm: setup-tests

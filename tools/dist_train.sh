@@ -3,7 +3,8 @@
 # usage: [PORT=port] ./tools/dist_train.sh CONFIG GPUS [arguments of train.py]
 # Without PORT it takes 29500, or a free port where that is taken. On several machines, run it on
 # each with NNODES=n NODE_RANK=0..n-1 MASTER_ADDR=<first machine>; there the port is PORT or 29500.
-# PYTHON names the interpreter. MMSAM_TIMEOUT_MINUTES (30) is how long ranks wait for each other.
+# PYTHON names the interpreter. MMSAM_TIMEOUT_MINUTES (10): a run in which no rank comes on for so
+# long ends and names the rank that the others wait for.
 # When a rank fails, the others are stopped, its error is printed last, and its exit code returned.
 set -euo pipefail
 if [[ $# -lt 2 ]]; then

@@ -4,6 +4,7 @@ import argparse
 
 from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
 from mmsam.engine import SAMRunner, init_distributed
+from mmsam.engine.hooks import StallHook
 from mmsam.errors import ConfigError
 
 
@@ -37,7 +38,9 @@ def main(args: argparse.Namespace) -> None:
     config.launcher = args.launcher
     check_paths(config, ('test_dataloader',))
     init_distributed(args.launcher)
-    SAMRunner.from_cfg(config).test()
+    runner = SAMRunner.from_cfg(config)
+    runner.register_hook(StallHook())
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ import argparse
 
 from mmsam.apis import add_training_arguments, load_training_config, run_tool
 from mmsam.engine import SAMRunner, init_distributed
-from mmsam.engine.hooks import StopHook
+from mmsam.engine.hooks import StallHook, StopHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,6 +23,7 @@ def main(args: argparse.Namespace) -> None:
     config = load_training_config(args)
     init_distributed(args.launcher)
     runner = SAMRunner.from_cfg(config)
+    runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
     runner.register_hook(StopHook())
     runner.continue_requeued_job()
     runner.train()

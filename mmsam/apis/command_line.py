@@ -3,11 +3,9 @@
 import argparse
 import atexit
 import ctypes
-import json
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,6 +13,7 @@ from typing import Any, NoReturn
 import torch.distributed as dist
 from mmengine.config import DictAction
 
+from mmsam.engine.distributed import leave_to_torchrun
 from mmsam.errors import LaunchError, MMSAMError
 
 PR_SET_PDEATHSIG = 1
@@ -83,10 +82,10 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
             traceback.print_exc()
         sentence = f'{type(error).__name__}: {error}'
         print(sentence, file=sys.stderr, flush=True)
-        _leave_to_torchrun(sentence, exit_code)
+        leave_to_torchrun(sentence, exit_code)
     except Exception:
         exit_code = 1
-        _leave_to_torchrun(traceback.format_exc(), exit_code)
+        leave_to_torchrun(traceback.format_exc(), exit_code)
         if not (is_rank or _is_distributed()):
             raise
         traceback.print_exc()
@@ -115,23 +114,6 @@ def _die_with_the_launcher() -> None:
 
 def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def _leave_to_torchrun(error: str, exit_code: int) -> None:
-    """Write the file in which torchrun looks for the error of a process; the format is torch's.
-
-    ``time`` and ``exit_code`` are for ``launch_torchrun.py``: torch's time stamps, in seconds, do
-    not tell the first error from those that follow from it, and the code that torchrun sees may be
-    that of its own signal.
-    """
-    path = os.environ.get('TORCHELASTIC_ERROR_FILE')
-    if path:
-        now = time.time()
-        content = dict(
-            message=error, extraInfo=dict(timestamp=str(int(now)), time=now, exit_code=exit_code)
-        )
-        with open(path, 'w') as file:
-            json.dump(dict(message=content), file)
 
 
 def _end_process(exit_code: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .options import check_choice
@@ -132,7 +133,11 @@ class BoxPromptDataset(BaseDataset):
         return info
 
     def prepare_data(self, idx: int) -> dict:
-        """The sample ``idx`` after the pipeline, under its own random state."""
+        """The sample ``idx`` after the pipeline, under its own random state.
+
+        Raises:
+            DataError: a wrong or missing file, or whatever a transform raised; it names the image.
+        """
         info = self.get_data_info(idx)
         seed, epoch = self.seed, 0
         if isinstance(idx, EpochIndex):
@@ -144,8 +149,19 @@ class BoxPromptDataset(BaseDataset):
                 stacklevel=3,
             )
         path = info['img_path']
+        img_id, ann_path = info['img_id'], info['ann_path']  # the pipeline may change info
         with _random_state(seed, epoch, info['sample_idx']):
-            results = self.pipeline(info)
+            try:
+                results = self.pipeline(info)
+            except MMSAMError:
+                raise
+            except Exception as error:  # a transform may raise anything
+                line = traceback.extract_tb(error.__traceback__)[-1]
+                words = ' '.join(f'{type(error).__name__}: {error}'.split())
+                raise DataError(
+                    f'Image {path} (id {img_id}, annotation {ann_path}) failed in the pipeline: '
+                    f'{words} ({line.filename}:{line.lineno}); --debug shows the way there.'
+                ) from error
         if results is None:
             # mmengine would draw another sample, which no seed governs.
             raise DataError(f'The pipeline returned no sample for image {path}.')

@@ -1,6 +1,8 @@
 """Join the processes of a distributed run, on GPUs and on CPUs."""
 
+import json
 import os
+import time
 from datetime import timedelta
 
 import torch
@@ -13,9 +15,11 @@ from . import slurm
 DEFAULT_PORT = '29500'
 
 TIMEOUT_VARIABLE = 'MMSAM_TIMEOUT_MINUTES'
-DEFAULT_TIMEOUT = '30'
+DEFAULT_TIMEOUT = '10'
 MAX_TIMEOUT = 7 * 24 * 60
-"""Minutes that ranks wait for each other, as the variable holds them."""
+"""Minutes without progress of any rank, as the variable holds them."""
+
+_TIMES_FOR_ONE_EXCHANGE = 3
 
 
 def init_distributed(launcher: str) -> None:
@@ -28,8 +32,9 @@ def init_distributed(launcher: str) -> None:
         launcher: ``'none'`` does nothing; ``'pytorch'`` (torchrun), ``'slurm'`` (srun) and
             ``'mpi'`` (mpirun) read the variables of that launcher.
 
-    A rank that waits for another one, here or in a later exchange, fails after
-    ``MMSAM_TIMEOUT_MINUTES`` minutes (30 where the variable is not set).
+    A rank that waits for another one, here or in a later exchange, fails after three times
+    ``MMSAM_TIMEOUT_MINUTES`` (10 where the variable is not set): where one rank works alone that
+    long, it may. Where none comes on, ``StallHook`` is sooner.
 
     Raises:
         LaunchError: a variable of the launcher is missing, the timeout is no number of minutes, or
@@ -37,7 +42,7 @@ def init_distributed(launcher: str) -> None:
     """
     if launcher == 'none' or dist.is_initialized():
         return
-    timeout = _timeout()
+    timeout = _TIMES_FOR_ONE_EXCHANGE * time_limit()
     if launcher == 'slurm':
         _export(rank='SLURM_PROCID', local_rank='SLURM_LOCALID', world_size='SLURM_NTASKS')
         _find_others_of_step()
@@ -74,8 +79,12 @@ def init_distributed(launcher: str) -> None:
         ) from error
 
 
-def _timeout() -> timedelta:
-    """How long ranks wait for each other: a number of minutes, fractions too, at most a week."""
+def time_limit() -> timedelta:
+    """How long a run goes on without progress of any rank, ``MMSAM_TIMEOUT_MINUTES``.
+
+    Raises:
+        LaunchError: the variable is no number of minutes, fractions too, of at most a week.
+    """
     text = os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT)
     try:
         minutes = float(text)
@@ -87,6 +96,23 @@ def _timeout() -> timedelta:
             f'got {text!r}.'
         )
     return timedelta(minutes=minutes)
+
+
+def leave_to_torchrun(error: str, exit_code: int) -> None:
+    """Write the file in which torchrun looks for the error of a process; the format is torch's.
+
+    ``time`` and ``exit_code`` are for ``launch_torchrun.py``: torch's time stamps, in seconds, do
+    not tell the first error from those that follow from it, and the code that torchrun sees may be
+    that of its own signal.
+    """
+    path = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if path:
+        now = time.time()
+        content = dict(
+            message=error, extraInfo=dict(timestamp=str(int(now)), time=now, exit_code=exit_code)
+        )
+        with open(path, 'w') as file:
+            json.dump(dict(message=content), file)
 
 
 def _find_others_of_step() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mmsam.training_checkpoint import (
 from mmsam.weight_layouts import describe_architecture
 
 from . import slurm
+from .loader_workers import WORKER_TIMEOUT, worker_failures
 from .random_state import RandomState
 
 
@@ -41,6 +43,7 @@ class SAMRunner(Runner):
       mmengine only logs what is missing.
     - Checkpoints are plain data, written atomically, with a digest and all random states; a run
       resumes strictly, bit by bit on a CPU, and nothing in a file is ever run.
+    - A worker of a data loader that fails, is killed or hangs ends the run with one ``DataError``.
     - Distributed data parallel works on CPUs, and for SAM always looks for unused parameters: a
       loss or a prompt may leave a part untouched, which would hang the other ranks.
     """
@@ -55,15 +58,37 @@ class SAMRunner(Runner):
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """As mmengine's, with a generator of its own.
+        """As mmengine's, with a generator of its own, and with a time limit for its workers.
 
         Else each pass through a loader would draw from the generator of the training, and a
         resumed run, which has made fewer passes, would go on with other random numbers.
         """
+        if isinstance(dataloader, dict) and dataloader.get('num_workers', 0) > 0:
+            dataloader = {'timeout': WORKER_TIMEOUT, **dataloader}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if loader.generator is None:
             loader.generator = torch.Generator().manual_seed(seed or 0)
         return loader
+
+    def train(self) -> nn.Module:
+        """As mmengine's; what befalls workers of data loaders becomes one ``DataError``."""
+        with worker_failures():
+            return super().train()
+
+    def val(self) -> dict:
+        """As mmengine's; what befalls workers of data loaders becomes one ``DataError``."""
+        with worker_failures():
+            return super().val()
+
+    def test(self) -> dict:
+        """As mmengine's; what befalls workers of data loaders becomes one ``DataError``."""
+        with worker_failures():
+            return super().test()
+
+    @cached_property
+    def _config_text(self) -> str:
+        """The config as checkpoints hold it; formatting it takes as long as writing one."""
+        return self.cfg.pretty_text
 
     def load_or_resume(self) -> None:
         """Load or resume what the config says; without a file, resume from the latest whole one.
@@ -287,7 +312,7 @@ class SAMRunner(Runner):
             'epoch': self.epoch + done,
             'iter': self.iter + 1 - done,
             **(meta or {}),
-            'cfg': self.cfg.pretty_text,
+            'cfg': self._config_text,
             'seed': self.seed,
             'world_size': self.world_size,
             'batch_size': self.train_dataloader.batch_size,

@@ -10,6 +10,7 @@ from pycocotools import mask as mask_api
 from torch.utils.data import DataLoader
 
 from mmsam.datasets import BoxPromptDataset, EpochIndex, SeededInfiniteSampler
+from mmsam.engine.loader_workers import worker_failures
 from mmsam.errors import ConfigError, DataError
 from mmsam.registry import DATASETS
 
@@ -206,6 +207,25 @@ def test_pipeline_without_result_is_an_error(world):
     )
     with pytest.raises(DataError, match=r'a\.png'):
         dataset[EpochIndex(0, 0, 0)]
+
+
+def fails(results):
+    raise ValueError('wrong\nshape')
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_what_a_transform_raises_names_the_image(world, num_workers):
+    dataset = BoxPromptDataset(
+        world.write_json(world.coco_dict()), str(world.root), pipeline=[fails], test_mode=True
+    )
+    with pytest.raises(DataError) as raised, worker_failures():
+        next(iter(DataLoader(dataset, num_workers=num_workers)))
+    line = fails.__code__.co_firstlineno + 1
+    assert str(raised.value) == (
+        f'Image {world.root}/images/a.png (id 1, annotation {world.root}/ann.json) failed '
+        f'in the pipeline: ValueError: wrong shape ({__file__}:{line}); --debug shows the way '
+        'there.'
+    )
 
 
 def first_batches(world, pipeline, num_workers, skip=0, count=4):

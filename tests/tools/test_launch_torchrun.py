@@ -9,7 +9,7 @@ import pytest
 from tiny_run import ROOT
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from mmsam.apis import command_line
+from mmsam.engine.distributed import leave_to_torchrun
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def failure(tmp_path, monkeypatch):
         monkeypatch.setattr(time, 'time', lambda: 1e9 + seconds)
         if words is not None:
             monkeypatch.setenv('TORCHELASTIC_ERROR_FILE', str(path))
-            command_line._leave_to_torchrun(words, own_code)
+            leave_to_torchrun(words, own_code)
         return ProcessFailure(local_rank=rank, pid=1, exitcode=code, error_file=str(path))
 
     return make

@@ -1,4 +1,7 @@
-"""Jobs of several processes under launch_torchrun.sh: how they start, fail and are killed."""
+"""Jobs of several processes under launch_torchrun.sh: how they start, fail and are killed.
+
+A launcher killed in a training run: tests/faults.
+"""
 
 import contextlib
 import os
@@ -8,11 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from processes import children, is_alive, wait_until
 from tiny_run import ROOT, environment
-
-KILLED_LAUNCHERS = 50 if os.environ.get('MMSAM_FAULTS') == 'full' else 1
-"""Repeats of the test that kills the launcher; full in make test-faults."""
 
 SECONDS_UNTIL_ALL_ARE_GONE = 5
 SECONDS_UNTIL_A_JOB_ENDS = 10
@@ -110,26 +110,6 @@ def noted(folder: Path) -> list[int]:
     return [int(text) for text in (path.read_text() for path in paths) if text]
 
 
-def children(process: int) -> list[int]:
-    result = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(process)], capture_output=True)
-    return [int(text) for text in result.stdout.split()]
-
-
-def is_alive(process: int) -> bool:
-    """Whether the process is neither gone nor a zombie."""
-    result = subprocess.run(['ps', '-o', 'stat=', '-p', str(process)], capture_output=True)
-    return result.stdout.strip()[:1] not in (b'', b'Z')
-
-
-def wait_until(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def workers(folder: Path, name: str, job: subprocess.Popen) -> list[int]:
     """Ids of both ranks, as soon as both have written the file ``name``."""
     paths = [folder / f'{name}_{rank}' for rank in range(2)]
@@ -184,16 +164,6 @@ def test_a_killed_rank_ends_the_job(tmp_path):
         assert not is_alive(first)
     lines = (tmp_path / 'stderr of endless').read_text().splitlines()
     assert lines[-1] == 'Rank 1 was killed by SIGKILL, which ended the job.'
-
-
-@pytest.mark.parametrize('repeat', range(KILLED_LAUNCHERS))
-def test_nobody_outlives_a_killed_launcher(tmp_path, repeat):
-    with launched(TOOL, tmp_path, 'endless') as job:
-        processes = workers(tmp_path, 'runs', job)
-        assert all(map(is_alive, processes))
-        job.kill()
-        gone = wait_until(lambda: not any(map(is_alive, processes)), SECONDS_UNTIL_ALL_ARE_GONE)
-    assert gone
 
 
 def test_a_launcher_killed_during_the_imports(tmp_path):

@@ -3,6 +3,7 @@
 from .checkpoint_hook import SAMCheckpointHook
 from .divergence_hook import DivergenceHook
 from .mask_loss_hook import MaskLossHook
+from .stall_hook import StallHook
 from .stock_weights_hook import StockWeightsHook
 from .stop_hook import StopHook
 from .zero_shot_hook import ZeroShotHook
@@ -11,6 +12,7 @@ __all__ = [
     'DivergenceHook',
     'MaskLossHook',
     'SAMCheckpointHook',
+    'StallHook',
     'StockWeightsHook',
     'StopHook',
     'ZeroShotHook',
