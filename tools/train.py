@@ -11,7 +11,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
+from mmsam.apis import (
+    add_common_arguments,
+    check_paths,
+    check_room,
+    hold_work_dir,
+    load_run_config,
+    run_tool,
+)
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.engine.hooks import StopHook
 from mmsam.errors import CheckpointError, ConfigError
@@ -60,9 +67,11 @@ def main(args: argparse.Namespace) -> None:
     config.launcher = args.launcher
     check_paths(config, ('train_dataloader', 'val_dataloader'))
     init_distributed(args.launcher)
-    runner = SAMRunner.from_cfg(config)
-    runner.register_hook(StopHook())
-    runner.train()
+    with hold_work_dir(config.work_dir):
+        runner = SAMRunner.from_cfg(config)
+        check_room(runner)
+        runner.register_hook(StopHook())
+        runner.train()
 
 
 def apply_start(config: Config, args: argparse.Namespace) -> None:

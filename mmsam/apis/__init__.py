@@ -3,5 +3,16 @@
 from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
 from .run_config import check_paths, load_run_config
+from .start_check import check_room
+from .work_dir import check_writable, hold_work_dir
 
-__all__ = ['add_common_arguments', 'check_config', 'check_paths', 'load_run_config', 'run_tool']
+__all__ = [
+    'add_common_arguments',
+    'check_config',
+    'check_paths',
+    'check_room',
+    'check_writable',
+    'hold_work_dir',
+    'load_run_config',
+    'run_tool',
+]

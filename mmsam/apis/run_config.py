@@ -64,7 +64,7 @@ def check_paths(config: Config, loaders: tuple[str, ...]) -> None:
     advice = f': run {hint}' if hint else ''
     for name in loaders:
         loader = config.get(name)
-        for dataset in _datasets(loader.get('dataset') if loader else None):
+        for dataset in datasets_of(loader.get('dataset') if loader else None):
             root = dataset.get('data_root')
             if root and not _exists(root):
                 raise DataError(f'{name}: the data folder {root} does not exist{advice}.')
@@ -81,15 +81,15 @@ def _exists(path: str) -> bool:
     return '://' in path or Path(path).exists()
 
 
-def _datasets(config: Any) -> Iterator[dict]:
+def datasets_of(config: Any) -> Iterator[dict]:
     """A data set's config, and those that it wraps."""
     if isinstance(config, list | tuple):
         for item in config:
-            yield from _datasets(item)
+            yield from datasets_of(item)
     elif isinstance(config, dict):
         yield config
         for key in ('dataset', 'datasets'):
-            yield from _datasets(config.get(key))
+            yield from datasets_of(config.get(key))
 
 
 def _files_of(dataset: dict) -> Iterator[tuple[str, str]]:
