@@ -4,6 +4,7 @@ from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
 from .run_config import check_paths, load_run_config
 from .start_check import check_room
+from .static_config import describe_config
 from .work_dir import check_writable, hold_work_dir
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     'check_paths',
     'check_room',
     'check_writable',
+    'describe_config',
     'hold_work_dir',
     'load_run_config',
     'run_tool',
