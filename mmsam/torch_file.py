@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,13 @@ def read_torch_file(path: Path) -> Any:
         try:
             with zipfile.ZipFile(path) as archive:
                 # torch never compresses: what unpacks to more than the file's size is a bomb
-                if any(member.file_size != member.compress_size for member in archive.infolist()):
+                members = archive.infolist()
+                if any(member.file_size != member.compress_size for member in members):
                     raise CheckpointError(
                         f'{path} is a compressed archive, which torch never writes.'
                     )
+                if sum(member.file_size for member in members) > size:
+                    raise CheckpointError(f'{path} is an archive whose members overlap.')
                 damaged = archive.testzip()  # torch.load does not look at the checksums
         except zipfile.BadZipFile:
             raise CheckpointError(
@@ -98,7 +102,7 @@ def read_torch_file(path: Path) -> Any:
             raise CheckpointError(f'{path} is damaged: the checksum of {damaged} does not fit.')
     try:
         with torch.serialization.safe_globals([(_Ignored, name) for name in _IGNORED_GLOBALS]):
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except OSError:
         raise
     except pickle.UnpicklingError as error:
@@ -110,8 +114,31 @@ def read_torch_file(path: Path) -> Any:
             ) from None
     except Exception:  # noqa: BLE001  (damaged bytes may fail anywhere in the unpickler)
         pass
+    else:
+        largest = max(map(_bytes_of, _tensors_in(content)), default=0)
+        if largest > size:
+            raise CheckpointError(
+                f'{path} has {size} bytes, but one of its tensors would take {largest}.'
+            )
+        return content
     if is_zip:
         raise CheckpointError(f'{path} is a zip archive without PyTorch weights.')
     raise CheckpointError(
         f'{path} is truncated, damaged or no file of PyTorch weights ({size} bytes).'
     )
+
+
+def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
+    if isinstance(content, torch.Tensor):
+        yield content
+    elif isinstance(content, Mapping):
+        for value in content.values():
+            yield from _tensors_in(value)
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from _tensors_in(value)
+
+
+def _bytes_of(tensor: torch.Tensor) -> int:
+    """What a copy takes: more than is stored where a stride is 0."""
+    return tensor.numel() * tensor.element_size()

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mmsam import checkpoint
 from mmsam.checkpoint import (
+    check_finite,
     load_weights,
     read_state_dict,
     save_hugging_face,
@@ -404,20 +405,21 @@ def test_the_random_buffer_is_never_left_random(tmp_path, segmentor, weights):
 
 
 def fake_weights(arch: str) -> dict[str, Tensor]:
-    """Official keys and shapes; every tensor of one value, so that the file is small."""
+    """Official keys and shapes; every tensor of one value, so that they take no memory."""
     shapes = key_list(f'sam_{arch}_keys.txt')
     return {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
 
 
-def test_a_wrong_architecture_is_named(tmp_path, segmentor, weights):
-    torch.save(fake_weights('vit_l'), tmp_path / 'f.pth')
+def test_a_wrong_architecture_is_named(tmp_path, segmentor, weights, monkeypatch):
     with torch.device('meta'):
         vit_b = build_segmentor(1024, 'vit_b')
-    with pytest.raises(CheckpointError, match='has vit_l weights, the config builds vit_b.'):
-        load_weights(vit_b, str(tmp_path / 'f.pth'))
-    assert 'has vit_l weights, the config builds ViT (width 48, depth 2)' in expect_refusal(
-        segmentor, tmp_path / 'f.pth'
-    )
+    with monkeypatch.context() as patch:
+        patch.setattr('mmsam.checkpoint.read_state_dict', lambda source: fake_weights('vit_l'))
+        with pytest.raises(CheckpointError, match='has vit_l weights, the config builds vit_b.'):
+            load_weights(vit_b, 'f.pth')
+        assert 'has vit_l weights, the config builds ViT (width 48, depth 2)' in expect_refusal(
+            segmentor, Path('f.pth')
+        )
     torch.save(weights, tmp_path / 'tiny.pth')
     deeper = build_segmentor(128, {**TINY_ARCH, 'depth': 3})
     assert 'has ViT (width 48, depth 2) weights, the config builds ViT (width 48, depth 3)' in (
@@ -472,6 +474,16 @@ def test_values_that_are_not_finite_are_refused(tmp_path, segmentor, weights, va
     changed[key][7] = value
     torch.save(changed, tmp_path / 'x.pth')
     assert f'NaN or infinity in {key}' in expect_refusal(segmentor, tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16, torch.float8_e5m2])
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_every_kind_of_number_is_looked_at(dtype, value):
+    weights = {'number': torch.tensor(3), 'none': torch.zeros(0), 'good': torch.ones(2, 3)}
+    check_finite({**weights, 'large': torch.tensor([-5e4, 5e4]).to(dtype)}, 'x.pth')
+    bad = torch.tensor([1.0, value, 2.0]).to(dtype)
+    with pytest.raises(CheckpointError, match='x.pth has NaN or infinity in bad'):
+        check_finite({**weights, 'bad': bad}, 'x.pth')
 
 
 def test_exactly_the_pixel_mean_and_deviation_are_ignored(tmp_path, segmentor, weights):

@@ -1,6 +1,7 @@
 """Files that would run code, or grow, when they are read; damage is in test_checkpoint."""
 
 import builtins
+import copy
 import functools
 import importlib
 import os
@@ -98,4 +99,37 @@ def test_a_compressed_archive_is_refused_unread(tmp_path):
         archive.writestr('archive/data/0', bytes(1 << 28))
     assert path.stat().st_size < 300_000
     with pytest.raises(CheckpointError, match='compressed archive, which torch never writes'):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('place', PLACES)
+def test_a_tensor_that_would_grow_is_refused(tmp_path, place, zipped):
+    """1 GiB out of 4 bytes."""
+    path = tmp_path / 'bomb.pth'
+    content = PLACES[place](torch.ones(1).expand(1 << 28))
+    torch.save([content], path, _use_new_zipfile_serialization=zipped)
+    assert path.stat().st_size < 3000
+    with pytest.raises(CheckpointError, match=f'but one of its tensors would take {1 << 30}'):
+        read_torch_file(path)
+
+
+def test_tensors_that_share_their_memory_are_not_refused(tmp_path):
+    whole = torch.arange(1000.0)
+    torch.save({'whole': whole, 'again': whole, 'view': whole[500:]}, tmp_path / 'tied.pth')
+    content = read_torch_file(tmp_path / 'tied.pth')
+    assert all(torch.equal(content[key], whole) for key in ('whole', 'again'))
+
+
+def test_members_that_lie_on_each_other_are_refused(tmp_path):
+    """A thousand names of one megabyte."""
+    path = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('archive/data/0', bytes(1 << 20))
+        (first,) = archive.filelist
+        for number in range(1, 1000):
+            other = copy.copy(first)
+            other.filename = f'archive/data/{number}'
+            archive.filelist.append(other)
+    with pytest.raises(CheckpointError, match='members overlap'):
         read_torch_file(path)

@@ -1,8 +1,15 @@
 """Test a checkpoint with the config's test data: metrics, predictions and pictures."""
 
 import argparse
+from pathlib import Path
 
-from mmsam.apis import add_common_arguments, check_paths, load_run_config, run_tool
+from mmsam.apis import (
+    add_common_arguments,
+    check_paths,
+    check_writable,
+    load_run_config,
+    run_tool,
+)
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.engine.hooks import StallHook
 from mmsam.errors import ConfigError
@@ -38,6 +45,8 @@ def main(args: argparse.Namespace) -> None:
     config.launcher = args.launcher
     check_paths(config, ('test_dataloader',))
     init_distributed(args.launcher)
+    folders = [config.work_dir, Path(args.out).parent if args.out else None, args.show_dir]
+    check_writable(*(folder for folder in folders if folder))
     runner = SAMRunner.from_cfg(config)
     runner.register_hook(StallHook())
     runner.test()

@@ -8,7 +8,13 @@ if __name__ == '__main__':
 
 import argparse
 
-from mmsam.apis import add_training_arguments, load_training_config, run_tool
+from mmsam.apis import (
+    add_training_arguments,
+    check_room,
+    hold_work_dir,
+    load_training_config,
+    run_tool,
+)
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.engine.hooks import StallHook, StopHook
 
@@ -22,11 +28,13 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     config = load_training_config(args)
     init_distributed(args.launcher)
-    runner = SAMRunner.from_cfg(config)
-    runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
-    runner.register_hook(StopHook())
-    runner.continue_requeued_job()
-    runner.train()
+    with hold_work_dir(config.work_dir):
+        runner = SAMRunner.from_cfg(config)
+        check_room(runner)
+        runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
+        runner.register_hook(StopHook())
+        runner.continue_requeued_job()
+        runner.train()
 
 
 if __name__ == '__main__':

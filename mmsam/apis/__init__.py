@@ -3,13 +3,20 @@
 from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
 from .run_config import check_paths, load_run_config
+from .start_check import check_room
+from .static_config import describe_config
 from .training import add_training_arguments, load_training_config
+from .work_dir import check_writable, hold_work_dir
 
 __all__ = [
     'add_common_arguments',
     'add_training_arguments',
     'check_config',
     'check_paths',
+    'check_room',
+    'check_writable',
+    'describe_config',
+    'hold_work_dir',
     'load_run_config',
     'load_training_config',
     'run_tool',

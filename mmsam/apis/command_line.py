@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -14,14 +15,14 @@ import torch.distributed as dist
 from mmengine.config import DictAction
 
 from mmsam.engine.distributed import leave_to_torchrun
-from mmsam.errors import LaunchError, MMSAMError
+from mmsam.errors import ConfigError, LaunchError, MMSAMError
 
 PR_SET_PDEATHSIG = 1
 """Of Linux's ``prctl``: the signal to get when the parent dies."""
 
 
 class _KeyValues(DictAction):
-    """mmengine's ``KEY=VALUE`` pairs; a word without ``=`` is a usage error, not a traceback."""
+    """mmengine's ``KEY=VALUE`` pairs; what is none ends the program as an ``MMSAMError`` does."""
 
     def __call__(
         self,
@@ -30,10 +31,47 @@ class _KeyValues(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        wrong = [value for value in values if '=' not in value]
-        if wrong:
-            parser.error(f'{option_string}: expected KEY=VALUE, got {wrong[0]!r}')
+        for pair in values:
+            key, equals, text = pair.partition('=')
+            if not key or not equals:
+                _refuse(f'{option_string}: expected KEY=VALUE, got {pair!r}.')
+            if not _has_balanced_brackets(text):
+                _refuse(f'{option_string} {key}: expected balanced brackets, got {text}.')
+            if not _is_finite(self._parse_iterable(text)):
+                _refuse(f'{option_string} {key}: expected finite numbers, got {text}.')
         super().__call__(parser, namespace, values, option_string)
+
+
+def _has_balanced_brackets(text: str) -> bool:
+    """Whether a value is no list, or one whose brackets belong together."""
+    text = text.strip('\'"')
+    if not text.startswith(('[', '(')) and ',' not in text:
+        return True  # such as a file name
+    expected = []
+    for character in text:
+        if character in '[(':
+            expected.append(']' if character == '[' else ')')
+        elif character in '])' and (not expected or expected.pop() != character):
+            return False
+    return not expected
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _refuse(problem: str) -> NoReturn:
+    _tell(ConfigError(problem))
+    sys.exit(ConfigError.exit_code)
+
+
+def _tell(error: MMSAMError) -> None:
+    """Print an error in one line, and leave it to torchrun."""
+    sentence = f'{type(error).__name__}: {error}'
+    print(sentence, file=sys.stderr, flush=True)
+    leave_to_torchrun(sentence, error.exit_code)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,9 +118,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
         exit_code = error.exit_code
         if args.debug:
             traceback.print_exc()
-        sentence = f'{type(error).__name__}: {error}'
-        print(sentence, file=sys.stderr, flush=True)
-        leave_to_torchrun(sentence, exit_code)
+        _tell(error)
     except Exception:
         exit_code = 1
         leave_to_torchrun(traceback.format_exc(), exit_code)

@@ -11,9 +11,14 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmsam.errors import CheckpointError, ConfigError, DataError
 
 from .config_check import check_config, check_option_paths, nearest, value_at
+from .plain_yaml import read_yaml_as_data
 
 # the fork of mmseg goes by another distribution name; without this `_base_ = 'mmseg::...'` fails
 MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
+
+read_yaml_as_data()
+
+_PICKLES = ('.pkl', '.pickle')
 
 
 def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str | None) -> Config:
@@ -32,8 +37,11 @@ def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str
         raise ConfigError(f'{path}: no such config file.')
     try:
         config = Config.fromfile(path)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from error
     except Exception as error:  # a config is code: it may raise anything
-        raise ConfigError(f'{path}: {type(error).__name__}: {error}') from error
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'{path}: {type(error).__name__}: {reason}') from error
     if cfg_options:
         check_option_paths(config, cfg_options)
         try:
@@ -57,18 +65,24 @@ def check_paths(config: Config, loaders: tuple[str, ...]) -> None:
         loaders: keys of the data loaders that will be used.
 
     Raises:
-        DataError: a ``data_root``, an ``ann_file`` or a folder of images is missing.
+        DataError: a ``data_root``, an ``ann_file`` or a folder of images is missing, or an
+            ``ann_file`` is a pickle, which may run code when it is read.
         CheckpointError: ``load_from`` is missing.
     """
     hint = config.get('prepare_data')
     advice = f': run {hint}' if hint else ''
     for name in loaders:
         loader = config.get(name)
-        for dataset in _datasets(loader.get('dataset') if loader else None):
+        for dataset in datasets_of(loader.get('dataset') if loader else None):
             root = dataset.get('data_root')
             if root and not _exists(root):
                 raise DataError(f'{name}: the data folder {root} does not exist{advice}.')
             for what, path in _files_of(dataset):
+                if path.endswith(_PICKLES):
+                    raise DataError(
+                        f'{name}: expected a {what} of plain data, got {path}: a pickle may run '
+                        'code when it is read; convert it to JSON.'
+                    )
                 if not _exists(path):
                     raise DataError(f'{name}: the {what} {path} does not exist{advice}.')
     weights = config.get('load_from')
@@ -81,15 +95,15 @@ def _exists(path: str) -> bool:
     return '://' in path or Path(path).exists()
 
 
-def _datasets(config: Any) -> Iterator[dict]:
+def datasets_of(config: Any) -> Iterator[dict]:
     """A data set's config, and those that it wraps."""
     if isinstance(config, list | tuple):
         for item in config:
-            yield from _datasets(item)
+            yield from datasets_of(item)
     elif isinstance(config, dict):
         yield config
         for key in ('dataset', 'datasets'):
-            yield from _datasets(config.get(key))
+            yield from datasets_of(config.get(key))
 
 
 def _files_of(dataset: dict) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process, master_only
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmsam import __version__
 from mmsam.atomic_file import write_text_atomically
-from mmsam.checkpoint import read_state_dict
+from mmsam.checkpoint import check_finite, read_state_dict, show_keys
 from mmsam.errors import CheckpointError, ConfigError
 from mmsam.registry import RUNNERS
 from mmsam.training_checkpoint import (
@@ -29,8 +30,11 @@ from mmsam.training_checkpoint import (
 from mmsam.weight_layouts import describe_architecture
 
 from . import slurm
+from .agreement import raised_by_all
 from .loader_workers import WORKER_TIMEOUT, worker_failures
 from .random_state import RandomState
+
+_RESUMED_META = frozenset({'epoch', 'iter', 'seed', 'world_size', 'batch_size'})
 
 
 @RUNNERS.register_module()
@@ -131,15 +135,11 @@ class SAMRunner(Runner):
     @staticmethod
     def _of_main_process(function: Callable[[], Path | None]) -> Path | None:
         """What ``function`` returns, or raises, in the main process, in all processes."""
-        answer: list[Path | CheckpointError | None] = [None]
-        if is_main_process():
-            try:
+        answer: list[Path | None] = [None]
+        with raised_by_all():
+            if is_main_process():
                 answer = [function()]
-            except CheckpointError as error:
-                answer = [error]
         broadcast_object_list(answer)
-        if isinstance(answer[0], CheckpointError):
-            raise answer[0]
         return answer[0]
 
     def load_checkpoint(
@@ -165,6 +165,7 @@ class SAMRunner(Runner):
             model.load_weights(filename)
             return {'state_dict': model.state_dict()}
         content = {'state_dict': read_state_dict(filename)}
+        check_finite(content['state_dict'], filename)
         keys = [(r'^module\.', '')] if revise_keys is None else revise_keys
         try:
             _load_checkpoint_to_model(model, content, strict, self.logger, keys)
@@ -191,11 +192,17 @@ class SAMRunner(Runner):
         content = read_training_checkpoint(Path(filename))
         model = self.model.module if is_model_wrapper(self.model) else self.model
         meta = content['meta']
+        if not isinstance(meta, dict) or not meta.keys() >= _RESUMED_META:
+            raise CheckpointError(
+                f'{filename} is a checkpoint of another program than mmsam, perhaps of mmengine: '
+                'start from its weights with --load-from.'
+            )
         self._check_global_batch(meta, filename)
         found = describe_architecture(content['state_dict'])
         wanted = describe_architecture(model.state_dict())
         if found != wanted:
             raise CheckpointError(f'{filename} has {found} weights, the config builds {wanted}.')
+        check_finite(content['state_dict'], filename)
         try:
             model.load_state_dict(content['state_dict'], strict=True)
         except RuntimeError as error:
@@ -207,6 +214,7 @@ class SAMRunner(Runner):
         self.message_hub.load_state_dict(_message_hub_of_plain(content['message_hub']))
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)  # type: ignore[has-type]
+            _check_trained(meta.get('trained'), _trained_names(self.optim_wrapper, model), filename)
             try:
                 # a copy: the optimizer would keep tensors that are mapped from the file
                 self.optim_wrapper.load_state_dict(deepcopy(content['optimizer']))
@@ -331,6 +339,7 @@ class SAMRunner(Runner):
         }
         if save_optimizer:
             checkpoint['optimizer'] = self.optim_wrapper.state_dict()
+            meta['trained'] = _trained_names(self.optim_wrapper, model)
         schedulers = self.param_schedulers
         if save_param_scheduler and schedulers is not None:
             if isinstance(schedulers, dict):
@@ -356,6 +365,45 @@ class SAMRunner(Runner):
                 find_unused_parameters=self.cfg.get('find_unused_parameters', is_sam),
             )
         return super().wrap_model(model_wrapper_cfg, model)
+
+
+_Names = dict[str, list[list[str]]]
+
+
+def _trained_names(wrapper: Any, model: nn.Module) -> _Names:
+    """By optimizer, of which there may be several: the parameters of each of its groups."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    wrappers = dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {'': wrapper}
+    return {
+        key: [[names[id(p)] for p in group['params']] for group in one.optimizer.param_groups]
+        for key, one in wrappers.items()
+    }
+
+
+def _check_trained(before: _Names | None, now: _Names, filename: str) -> None:
+    """Compare what a checkpoint's optimizer trained, where that is known, with what ours will.
+
+    An optimizer finds the state of a parameter by its position alone.
+    """
+    if before is None or before == now:
+        return
+    old, new = (
+        {name for groups in names.values() for group in groups for name in group}
+        for names in (before, now)
+    )
+    changes = [
+        f'{len(names)} {what} ({show_keys(sorted(names))})'
+        for names, what in (
+            (new - old, 'trained now were not'),
+            (old - new, 'trained then are not'),
+        )
+        if names
+    ]
+    raise CheckpointError(
+        f'{filename} trained other parameters: '
+        f'{" and ".join(changes) or "the same in other groups or order"}; set model.frozen and '
+        'optim_wrapper as they were, or start from the weights with --load-from.'
+    )
 
 
 def _plain_of_message_hub(state: dict[str, Any]) -> dict[str, Any]:

@@ -51,11 +51,32 @@ def test_a_value_may_hold_an_equals_sign():
     assert parse('some.py', '--options', 'url=a?b=c').cfg_options == {'url': 'a?b=c'}
 
 
-def test_an_override_without_a_value(capsys):
+@pytest.mark.parametrize(
+    ('pair', 'problem'),
+    [
+        ('with_cp', ": expected KEY=VALUE, got 'with_cp'"),
+        ('a.b', ": expected KEY=VALUE, got 'a.b'"),
+        ('=5', ": expected KEY=VALUE, got '=5'"),
+        ('key=[1,2', ' key: expected balanced brackets, got [1,2'),
+        ('key=[1', ' key: expected balanced brackets, got [1'),
+        ('key=1,2]', ' key: expected balanced brackets, got 1,2]'),
+        ('key=[(1,2],3)', ' key: expected balanced brackets, got [(1,2],3)'),
+        ('x.lr=1e400', ' x.lr: expected finite numbers, got 1e400'),
+        ('x.lr=[1,(-inf,2)]', ' x.lr: expected finite numbers, got [1,(-inf,2)]'),
+        ('x.lr=nan', ' x.lr: expected finite numbers, got nan'),
+    ],
+)
+@pytest.mark.parametrize('name', ['--options', '--cfg-options'])
+def test_overrides_that_are_none(name, pair, problem, capsys):
     with pytest.raises(SystemExit) as end:
-        parse('some.py', '--options', 'a=1', 'with_cp')
+        parse('some.py', name, 'a=1', pair)
     assert end.value.code == 2
-    assert "--options: expected KEY=VALUE, got 'with_cp'" in capsys.readouterr().err
+    assert capsys.readouterr().err == f'ConfigError: {name}{problem}.\n'
+
+
+@pytest.mark.parametrize('text', ['run(1', 'a]b', '', 'x:)'])
+def test_a_text_may_hold_any_bracket(text):
+    assert parse('some.py', '--options', f'name={text}').cfg_options == {'name': text}
 
 
 def test_an_unknown_launcher():

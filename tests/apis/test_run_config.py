@@ -176,6 +176,16 @@ def test_files_of_the_data_that_are_missing(tmp_path, own, missing):
         assert str(error.value) == expected
 
 
+@pytest.mark.parametrize('name', ['train.pkl', 'train.pickle'])
+def test_a_pickle_is_no_annotation_file(tmp_path, name):
+    (tmp_path / name).touch()
+    for own in (dict(ann_file=name), dict(reader=dict(type='coco', ann_file=name))):
+        dataset = dict(data_root=str(tmp_path), **own)
+        config = Config(dict(val_dataloader=dict(dataset=dict(dataset=dataset))))
+        with pytest.raises(DataError, match=f'val_dataloader: .*{name}: a pickle may run code'):
+            check_paths(config, ('val_dataloader',))
+
+
 def test_load_from_that_is_missing(tmp_path):
     config = loaders(str(tmp_path), load_from=str(tmp_path / 'no.pth'))
     with pytest.raises(CheckpointError) as error:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from processes import children, is_alive, wait_until
 from tiny_run import ROOT, environment
 

@@ -34,3 +34,13 @@ def test_it_checks_as_a_run_does(option, words, capsys):
 def test_no_such_config(capsys):
     code, line = refused(capsys, print_config, 'no.py')
     assert (code, line) == (2, 'ConfigError: no.py: no such config file.')
+
+
+def test_static_runs_nothing(tmp_path, capsys):
+    path = tmp_path / 'strange.py'
+    path.write_text(f'open({str(tmp_path / "ran")!r}, "w")\n')
+    run_here(print_config, path, '--static')
+    assert f"open('{tmp_path}/ran', 'w') (line 1)" in capsys.readouterr().out
+    assert not (tmp_path / 'ran').exists()
+    code, _ = refused(capsys, print_config, path, '--options', 'load_from=5')
+    assert code == 2 and (tmp_path / 'ran').exists(), 'without --static it does run'

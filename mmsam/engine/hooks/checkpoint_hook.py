@@ -81,6 +81,11 @@ class SAMCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(self.out_dir).glob('.*.partial'):  # of a run that was killed
                 leftover.unlink(missing_ok=True)
+        if self.interval == -1:
+            last = 'one is saved at the end' if self.save_last else 'none is saved at the end'
+            runner.logger.warning(
+                f'Checkpoints are off (interval=-1): {last}, and a run that is killed is lost.'
+            )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None

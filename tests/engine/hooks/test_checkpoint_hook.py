@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from torch import nn
 
 import mmsam.engine.runner
@@ -54,9 +55,13 @@ _NAMES = itertools.count()
 
 def make_runner(
     work_dir: Path, max_iters: int = 6, scores: list[float] | None = None, resume: bool = False,
-    load_from: Path | None = None, batch_size: int = 2, **checkpoint,
+    load_from: Path | None = None, batch_size: int = 2, optim_wrapper: dict | None = None,
+    frozen: str = '', **checkpoint,
 ) -> SAMRunner:  # fmt: skip
-    """Saves after each iteration; validates after each one if it gets ``scores``."""
+    """Saves after each iteration; validates after each one if it gets ``scores``.
+
+    ``frozen``: a parameter that does not train.
+    """
     torch.manual_seed(0)
     data = [{'inputs': torch.randn(4), 'data_samples': None} for _ in range(7)]
     options = {}
@@ -69,20 +74,24 @@ def make_runner(
             val_cfg=dict(),
             val_evaluator=Evaluator(ScriptedMetric(scores)),
         )
+    model = ToyModel()
+    if frozen:
+        model.get_parameter(frozen).requires_grad_(False)
     return SAMRunner(
-        model=ToyModel(),
+        model=model,
         work_dir=str(work_dir),
         train_dataloader=dict(
             dataset=data, batch_size=batch_size, num_workers=0,
             sampler=dict(type='SeededInfiniteSampler'),
         ),
         train_cfg=dict(by_epoch=False, max_iters=max_iters, val_interval=1),
-        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        optim_wrapper=dict(
+            constructor='TrainableParamsConstructor', optimizer=dict(type='Adam', lr=0.1),
+            **(optim_wrapper or {}),
+        ),
         param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
         default_hooks=dict(
-            checkpoint=dict(
-                type='SAMCheckpointHook', by_epoch=False, interval=1, **checkpoint
-            ),
+            checkpoint=dict(type='SAMCheckpointHook', by_epoch=False, interval=1) | checkpoint,
         ),
         log_processor=dict(by_epoch=False),
         log_level='ERROR',
@@ -287,6 +296,78 @@ def test_another_model_optimizer_or_schedule_is_refused(tmp_path):
         mmsam.engine.runner.save_training_checkpoint({**whole, **change}, path)
         with pytest.raises(CheckpointError, match=message):
             make_runner(tmp_path, 6, load_from=path, resume=True).train()
+
+
+def test_other_trained_parameters_are_named(tmp_path):
+    make_runner(tmp_path / 'all', 2).train()
+    make_runner(tmp_path / 'some', 2, frozen='linear.bias').train()
+    by_itself = dict(paramwise_cfg=dict(bias_lr_mult=2.0))
+    for folder, options, changes in (
+        ('all', dict(frozen='linear.bias'), r'1 trained then are not \(linear.bias\);'),
+        ('some', dict(frozen='linear.weight'),
+         r'1 trained now were not \(linear.bias\) and 1 trained then are not \(linear.weight\);'),
+        ('some', {}, r'1 trained now were not \(linear.bias\);'),
+        ('all', dict(optim_wrapper=by_itself), 'the same in other groups or order;'),
+    ):  # fmt: skip
+        path = tmp_path / folder / 'iter_2.pth'
+        message = f'{path} trained other parameters: {changes} set model.frozen'
+        with pytest.raises(CheckpointError, match=message):
+            make_runner(tmp_path, 6, load_from=path, resume=True, **options).train()
+    resumed = make_runner(tmp_path / 'some', 3, frozen='linear.bias', resume=True)
+    resumed.train()
+    assert resumed.iter == 3
+
+
+def test_a_checkpoint_without_the_names_is_compared_by_their_number(tmp_path):
+    """As mmsam wrote them before it wrote the names."""
+    make_runner(tmp_path, 2).train()
+    path = tmp_path / 'iter_2.pth'
+    content = read_training_checkpoint(path)
+    del content['meta']['trained']
+    mmsam.engine.runner.save_training_checkpoint(content, path)
+    with pytest.raises(CheckpointError, match='of another optimizer or trains other parameters'):
+        make_runner(tmp_path, 6, load_from=path, resume=True, frozen='linear.bias').train()
+    resumed = make_runner(tmp_path, 3, resume=True)
+    resumed.train()
+    assert resumed.iter == 3
+
+
+def test_a_checkpoint_of_mmengine_is_named(tmp_path):
+    runner = make_runner(tmp_path, 1)
+    runner.train()
+    Runner.save_checkpoint(runner, str(tmp_path), 'theirs.pth', by_epoch=False)
+    path = tmp_path / 'theirs.pth'
+    with pytest.raises(CheckpointError, match='another program than mmsam, perhaps of mmengine'):
+        make_runner(tmp_path, 6, load_from=path, resume=True).train()
+    make_runner(tmp_path / 'new', 1, load_from=path).train()  # as the message advises
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('resume', [False, True])
+def test_weights_that_are_not_finite_are_not_gone_on_from(tmp_path, resume, value):
+    make_runner(tmp_path, 2).train()
+    path = tmp_path / 'iter_2.pth'
+    content = read_training_checkpoint(path)
+    content['state_dict'] = {k: v.clone() for k, v in content['state_dict'].items()}
+    content['state_dict']['linear.weight'][1, 2] = value
+    mmsam.engine.runner.save_training_checkpoint(content, path)
+    with pytest.raises(CheckpointError, match='iter_2.pth has NaN or infinity in linear.weight'):
+        make_runner(tmp_path, 6, load_from=path, resume=resume).train()
+
+
+@pytest.mark.parametrize(
+    ('save_last', 'saved', 'said'),
+    [(True, ['iter_2.pth'], 'one is saved at the end'), (False, [], 'none is saved at the end')],
+)
+def test_an_interval_of_never_is_said_aloud(tmp_path, monkeypatch, save_last, saved, said):
+    runner = make_runner(tmp_path, 2, interval=-1, save_last=save_last)
+    warnings = []
+    monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+    runner.train()
+    assert names(tmp_path) == saved
+    assert warnings == [
+        f'Checkpoints are off (interval=-1): {said}, and a run that is killed is lost.'
+    ]
 
 
 def test_code_in_the_meta_of_a_checkpoint_is_not_run(tmp_path):

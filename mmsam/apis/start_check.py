@@ -1,0 +1,213 @@
+"""Room for a run: on the disk, in memory and in /dev/shm, before iteration 1.
+
+Only what certainly cannot work is refused; the rest is estimated and warned about.
+"""
+
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmsam.engine.agreement import raised_by_all
+from mmsam.errors import LaunchError, StorageError
+from mmsam.registry import OPTIMIZERS
+
+from .run_config import datasets_of
+
+SHARED_MEMORY = Path('/dev/shm')
+MEMORY_INFO = Path('/proc/meminfo')
+CGROUPS = Path('/sys/fs/cgroup')
+OWN_CGROUP = Path('/proc/self/cgroup')
+
+_ADAMS_STATES = 2.0
+_NEARLY_ALL = 0.8
+"""Share of the available memory from which weights and optimizer leave little for the rest."""
+
+
+def check_room(runner: Runner) -> None:
+    """Compare what a training will need with what there is; all ranks end together.
+
+    Args:
+        runner: with its model built, before ``train``.
+
+    Raises:
+        StorageError: not even one checkpoint fits on its disk.
+        LaunchError: gradients and optimizer of the ranks of a machine exceed its memory.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    states = _states_per_weight(runner.cfg.get('optim_wrapper'))
+    host = socket.gethostname()
+    ranks_here = all_gather_object(host).count(host)
+    with raised_by_all():
+        _check_memory(runner, _trained_bytes(model), states, ranks_here)
+        if is_main_process():
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook):
+                    _check_disk(runner, hook, checkpoint_bytes(model, states, hook.save_optimizer))
+        _check_shared_memory(runner, ranks_here)
+
+
+def checkpoint_bytes(model: nn.Module, states: float, with_optimizer: bool) -> int:
+    """Size of one training checkpoint: all weights, and the optimizer's states of the trained ones.
+
+    Args:
+        model: without a distributed wrapper.
+        states: numbers that the optimizer keeps for a weight.
+        with_optimizer: whether they are saved.
+    """
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    return int(weights + (states * _trained_bytes(model) if with_optimizer else 0))
+
+
+def _trained_bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def _states_per_weight(optim_wrapper: Any) -> float:
+    """Numbers that the optimizer keeps for each weight, tried out on a small one: 2 of Adam."""
+    config = (optim_wrapper or {}).get('optimizer')
+    if config is None:  # several optimizers
+        return _ADAMS_STATES
+    weight = nn.Parameter(torch.zeros(64, 64))
+    weight.grad = torch.zeros_like(weight)
+    try:
+        optimizer = OPTIMIZERS.build({**config, 'params': [weight]})
+        optimizer.step()
+    except Exception:  # noqa: BLE001  (one for GPUs only, perhaps: this is an estimate)
+        return _ADAMS_STATES
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    numbers = sum(value.numel() for value in kept if isinstance(value, Tensor) and value.ndim)
+    return numbers / weight.numel()
+
+
+# ------------------------------------------------------------------------------------------- disk
+
+
+def _check_disk(runner: Runner, hook: CheckpointHook, size: int) -> None:
+    folder = Path(hook.out_dir or runner.work_dir)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise StorageError(
+            f'{folder} has {_megabytes(free)} free, one checkpoint takes about '
+            f'{_megabytes(size)}: make room, or choose another --work-dir.'
+        )
+    kept = _number_of_checkpoints(runner, hook) + (
+        len(hook.key_indicators) if hook.save_best else 0
+    )
+    there = sum(path.stat().st_size for path in folder.glob('*.pth'))  # they are among the kept
+    if free + there < (kept + 1) * size:  # an old one is deleted when its successor is complete
+        runner.logger.warning(
+            f'{folder} has {_megabytes(free)} free; {kept} checkpoints of about '
+            f'{_megabytes(size)} that are kept, and one being written, need more: lower '
+            'default_hooks.checkpoint.max_keep_ckpts.'
+        )
+
+
+def _number_of_checkpoints(runner: Runner, hook: CheckpointHook) -> int:
+    """How many will be kept, the best ones not counted."""
+    if hook.max_keep_ckpts > 0:
+        return hook.max_keep_ckpts
+    length = runner.cfg.train_cfg.get('max_epochs' if hook.by_epoch else 'max_iters', 1)
+    return max(1, length // hook.interval if hook.interval > 0 else 0)
+
+
+# ----------------------------------------------------------------------------------------- memory
+
+
+def _check_memory(runner: Runner, trained: int, states: float, ranks_here: int) -> None:
+    """On a CPU, what the first iteration adds to the weights, which are there already."""
+    available = available_memory()
+    if available is None or torch.cuda.is_available():
+        return
+    is_distributed = runner.world_size > 1
+    copies = 1 + states + (1 if is_distributed else 0)  # gradients, optimizer, buckets of DDP
+    needed = int(ranks_here * copies * trained)
+    what = (
+        f'Gradients and optimizer of {ranks_here} process{"es" if ranks_here > 1 else ""} on '
+        f'{socket.gethostname()} need {_megabytes(needed)} of memory, {_megabytes(available)} '
+        'are available'
+    )
+    advice = 'start fewer processes, or freeze parts of the model (model.frozen).'
+    if needed > available:
+        raise LaunchError(f'{what}: {advice}')
+    if needed > _NEARLY_ALL * available:
+        runner.logger.warning(f'{what}, which leaves little for the rest: {advice}')
+
+
+def available_memory() -> int | None:
+    """Bytes that processes of this machine or container can still get; None where nobody says."""
+    try:
+        lines = MEMORY_INFO.read_text().splitlines()
+        fields = dict(line.split(':', 1) for line in lines)
+        # kB, as 'MemAvailable:   123 kB'
+        available = sum(int(fields[key].split()[0]) for key in ('MemAvailable', 'SwapFree')) * 1024
+    except (OSError, ValueError, KeyError):
+        return None
+    return min([available, *_rooms_of_cgroups()])
+
+
+def _rooms_of_cgroups() -> Iterator[int]:
+    """Bytes left below the limits (cgroup v2) that a container or Slurm has set."""
+    try:
+        own = OWN_CGROUP.read_text().partition('0::')[2].split('\n')[0].strip('/')
+    except OSError:
+        return
+    for part in (Path(own), *Path(own).parents):
+        folder = CGROUPS / part
+        try:
+            limit = int((folder / 'memory.max').read_text())
+            used = int((folder / 'memory.current').read_text())
+            stat = dict(line.split() for line in (folder / 'memory.stat').read_text().splitlines())
+            yield max(0, limit - used + int(stat['inactive_file']))  # a cache, given back
+        except (OSError, ValueError, KeyError):  # no limit is the word 'max'
+            continue
+
+
+# ---------------------------------------------------------------------------------- shared memory
+
+
+def _check_shared_memory(runner: Runner, ranks_here: int) -> None:
+    """Batches of the data loaders' processes wait in /dev/shm; a full one kills the process."""
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return
+    loaders = ('train_dataloader', 'val_dataloader')
+    needed = ranks_here * sum(_waiting_bytes(runner.cfg.get(loader)) for loader in loaders)
+    if needed > free:
+        runner.logger.warning(
+            f'{SHARED_MEMORY} has {_megabytes(free)} free, the batches that wait there for '
+            f'{ranks_here} process{"es" if ranks_here > 1 else ""} may take '
+            f'{_megabytes(needed)}: give the container more (docker run --shm-size), or set '
+            'train_dataloader.num_workers=0.'
+        )
+
+
+def _waiting_bytes(loader: Any) -> int:
+    """Most bytes of the batches that the processes of a loader hold ready; 0 where unknown."""
+    if not loader or not loader.get('num_workers'):
+        return 0
+    batches = loader['num_workers'] * (loader.get('prefetch_factor') or 2)
+    samples = [_sample_bytes(dataset.get('pipeline')) for dataset in datasets_of(loader['dataset'])]
+    return batches * loader.get('batch_size', 1) * max(samples, default=0)
+
+
+def _sample_bytes(pipeline: Sequence[dict] | None) -> int:
+    """Most bytes of a sample of a SAM pipeline: a square image, and its masks (uint8)."""
+    by_name = {str(step.get('type')).split('.')[-1]: step for step in pipeline or ()}
+    side = by_name.get('ResizeLongestSide', {}).get('image_size', 0)
+    masks = by_name.get('RandomObjects', {}).get('max_objects', 1)
+    return side**2 * (3 + (masks if 'DecodeObjectMasks' in by_name else 0))
+
+
+def _megabytes(number: float) -> str:
+    return f'{number / 1e6:.1f} MB' if number < 1e7 else f'{number / 1e6:.0f} MB'
