@@ -227,6 +227,7 @@ class Series:
         self.output = folder / 'output'
         self.expected: dict[int, str] = {}
         self._seen = 0
+        self._started: Run | None = None
         self._running: Run | None = None
 
     def warm_up(self) -> None:
@@ -264,25 +265,30 @@ class Series:
         """Resume the series, or begin it; without options a run that still goes on is as good."""
         run, self._running = self._running, None
         if run is not None:
-            if isinstance(run, how) and not options and not run.poll():
+            if isinstance(run, how) and not options and not self.has_ended(run):
                 return run
             run.finish(kill_the_rest=True)
         self._seen = len(lines(self.work_dir))
-        return how(self._args(self.work_dir), self.output, **options)
+        self._started = how(self._args(self.work_dir), self.output, **options)
+        return self._started
 
     def new_lines(self) -> list[tuple[int, str]]:
         """Iterations that the latest run has finished, with their digests."""
         return lines(self.work_dir)[self._seen :]
 
-    def wait_for(self, run: Run, iterations: int) -> bool:
-        """Wait until the latest run has finished so many; False where it came to its end."""
+    def wait_for(self, run: Run, iterations: int) -> None:
+        """Wait until the latest run has finished so many, at least."""
         here = wait_until(lambda: len(self.new_lines()) >= iterations or run.poll(), PATIENCE)
-        check(here, f'no iteration: {self.words()}')
-        if len(self.new_lines()) >= iterations and not run.poll():
-            return True
         done = self.new_lines()
-        check(done and done[-1][0] == self.iterations, f'it ended: {self.words()}')
-        return False
+        check(here and len(done) >= iterations, f'it made {len(done)} iterations: {self.words()}')
+
+    def has_ended(self, run: Run) -> bool:
+        """Whether a run has come to the end of the training, as a fast machine may."""
+        if not run.poll():
+            return False
+        codes = set(run.finish())
+        check(codes == {0}, f'it ended with {codes}: {self.words()}')
+        return True
 
     def latest(self) -> int:
         """Iteration of the checkpoint from which the series would go on; 0 without one."""
@@ -324,14 +330,19 @@ class Series:
             self.check_digests()
 
     def clear(self) -> None:
-        """Begin the series again."""
-        self.stop()
+        """Begin the series again; what a fault has left running ends."""
+        if self._started is not None:
+            self._started.finish(kill_the_rest=True)
+        self._started = self._running = None
         shutil.rmtree(self.work_dir, ignore_errors=True)
         self._seen = 0
+
+    close = clear
 
     def need(self, iterations: int) -> None:
         """Begin again if fewer iterations than these are left."""
         if self.latest() > self.iterations - iterations:
+            self.stop()
             self.clear()
 
 
@@ -359,7 +370,7 @@ def kill_9(series: Series, how: type[Ranks] | type[Launched], which: str) -> int
         run = series.start(how)
         series.wait_for(run, 1)
         time.sleep(random.uniform(0, 0.6))
-    if run.poll():  # a fast machine, and the series is at its end
+    if series.has_ended(run):
         series.clear()
         return kill_9(series, how, which)
     victims = list(run.ranks)
@@ -429,7 +440,7 @@ def small_disk(work_dir: Path, newest: Path, size: int) -> Iterator[bool]:
     work_dir.rename(aside)
     work_dir.mkdir()
     mount = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(work_dir)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    mounted = bool(shutil.which('mount')) and succeeds(mount)
     try:
         for name in (newest.name, f'{newest.name}.sha256', PROGRESS):
             shutil.copy(aside / name, work_dir)
@@ -438,7 +449,7 @@ def small_disk(work_dir: Path, newest: Path, size: int) -> Iterator[bool]:
         shutil.copytree(work_dir, aside)
     finally:
         if mounted:
-            subprocess.run(['umount', str(work_dir)], check=True)
+            subprocess.run(['umount', '--lazy', str(work_dir)], check=True)
         shutil.rmtree(work_dir)
         aside.rename(work_dir)
 
@@ -447,7 +458,7 @@ def pre_emption(series: Series, number: signal.Signals) -> int:
     """The launcher gets the signal; all ranks save and end, and nothing is lost at all."""
     series.need(14)
     run = series.start(Launched)
-    check(series.wait_for(run, 1), 'the series is at its end')
+    series.wait_for(run, 1)
     run.launcher.send_signal(number)
     codes = run.finish()
     text = series.output.read_text()
@@ -571,7 +582,13 @@ def in_network(holder: int, *command: str) -> None:
 
 def can_make_networks() -> bool:
     tools = all(map(shutil.which, ('unshare', 'nsenter', 'ip')))
-    return tools and subprocess.run(['unshare', '--net', 'true'], stderr=-3).returncode == 0
+    return tools and succeeds(
+        ['unshare', '--net', 'ip', 'link', 'add', 'one', 'type', 'veth', 'peer', 'name', 'other']
+    )
+
+
+def succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def damaged_checkpoint(series: Series) -> int:
@@ -619,6 +636,11 @@ def nan_batches(series: Series) -> int:
     """
     nine, ten = [3, *range(8, 17)], [3, *range(8, 18)]
     nan = Series(series.folder / f'nan_{time.monotonic_ns()}', 20, nine, series.data)
+    with contextlib.closing(nan):
+        return meet_nan(nan, nine, ten)
+
+
+def meet_nan(nan: Series, nine: list[int], ten: list[int]) -> int:
     nan.run_without_a_fault()
     text = nan.output.read_text()
     for number in range(2, 21):
@@ -663,7 +685,7 @@ run_tool(main, parser.parse_args())
 
 
 def correct_run(series: Series) -> int:
-    """Without a fault: two ranks through launch_torchrun.sh and run_tool, exit code 0."""
+    """Two ranks that exchange something, through launch_torchrun.sh and run_tool."""
     tool = series.folder / 'correct.py'
     tool.write_text(CORRECT)
     done = subprocess.run(
@@ -686,6 +708,7 @@ class Fault:
         inject: gets the series; returns the iterations that were lost.
         short, full: how many times.
         possible: whether this machine can do it.
+        resumes: whether a run is resumed after it.
     """
 
     name: str
@@ -693,6 +716,7 @@ class Fault:
     short: int
     full: int
     possible: Callable[[], bool] = lambda: True
+    resumes: bool = True
 
 
 FAULTS = [
@@ -711,7 +735,7 @@ FAULTS = [
     Fault('latest checkpoint damaged', damaged_checkpoint, 1, 10),
     Fault('image deleted', deleted_image, 1, 5),
     Fault('NaN batches', nan_batches, 1, 3),
-    Fault('none: 2 ranks, exit code 0', correct_run, 0, 200),
+    Fault('none; ends with exit code 0', correct_run, 0, 200, resumes=False),
 ]
 
 
@@ -735,16 +759,18 @@ def main() -> int:
     failures: list[str] = []
     # no TemporaryDirectory: the exit functions of the ranks, which inherit it, would remove it
     folder = Path(tempfile.mkdtemp(prefix='mmsam_faults_'))
+    series = Series(folder / 'series', 40 if args.short else 100)
     try:
-        series = Series(folder / 'series', 40 if args.short else 100)
         series.warm_up()
         series.run_without_a_fault()
         for fault, times in chosen:
             if times:
                 table.add_row(row(fault, times, series, failures))
                 print(json.dumps(table.rows[-1]), file=sys.stderr, flush=True)
-        series.stop()
+        with noted(failures, 'the last run'):
+            series.stop()
     finally:
+        series.clear()
         shutil.rmtree(folder)
     print(table)
     for failure in failures:
@@ -757,17 +783,26 @@ def row(fault: Fault, times: int, series: Series, failures: list[str]) -> list[o
     if not fault.possible():
         return [fault.name, 0, '-', 'skipped: needs root and ip', '-']
     start, lost, good = time.monotonic(), 0, 0
-    for number in range(times):
-        try:
+    for number in range(1, times + 1):
+        before = len(failures)
+        with noted(failures, f'{fault.name}, number {number}'):
             lost += fault.inject(series)
-            good += 1
-        except FaultError as error:
-            failures.append(f'{fault.name}, number {number + 1}: {error}')
+        if len(failures) > before:
             series.clear()
+        else:
+            good += 1
     if lost:
         failures.append(f'{fault.name}: {lost} iterations lost')
-    equal = 'yes' if good == times else f'{good} of {times}'
+    equal = f'{good} of {times}' if good < times else 'yes' if fault.resumes else '-'
     return [fault.name, times, lost, equal, round(time.monotonic() - start)]
+
+
+@contextlib.contextmanager
+def noted(failures: list[str], what: str) -> Iterator[None]:
+    try:
+        yield
+    except FaultError as error:
+        failures.append(f'{what}: {error}')
 
 
 if __name__ == '__main__':

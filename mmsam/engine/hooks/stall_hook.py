@@ -53,7 +53,6 @@ class StallHook(Hook):
 
     def __init__(self) -> None:
         self._watch: StallWatch | None = None
-        self._batches = 0
 
     def before_run(self, runner: Runner) -> None:
         if is_distributed():
@@ -290,8 +289,8 @@ def _end_process(sentence: str) -> NoReturn:
     error = LaunchError(sentence)
     words = f'{type(error).__name__}: {error}'
     leave_to_torchrun(words, error.exit_code)
-    for worker in multiprocessing.active_children():  # of data loaders, which may hang too
-        worker.kill()
     faulthandler.dump_traceback(all_threads=True)
     print(words, file=sys.stderr, flush=True)
+    for worker in multiprocessing.active_children():  # of data loaders, which may hang too
+        worker.kill()
     os._exit(error.exit_code)
