@@ -38,6 +38,7 @@ def test_none_joins_nothing(joined):
     assert joined == []
 
 
+@pytest.mark.bad_input(79)
 def test_torchrun(joined):
     set_variables(**TORCHRUN)
     init_distributed('pytorch')
@@ -165,6 +166,7 @@ def test_a_taken_port(monkeypatch):
         ('gpu3,n[01-04]', 'gpu3'),
     ],
 )
+@pytest.mark.bad_input(78)
 def test_first_host_without_scontrol(joined, node_list, first):
     assert _first_host(node_list) == first
 

@@ -252,6 +252,7 @@ def test_the_port_of_a_job_that_has_just_ended(stand_in):
 
 
 @pytest.mark.parametrize('address', ['', '127.0.0.1'])
+@pytest.mark.bad_input(77)
 def test_a_taken_port(stand_in, address):
     with socket.socket() as other:
         other.bind((address, 0))
@@ -313,6 +314,7 @@ def test_the_first_error_stands_last(stand_in, failures, code, last):
 
 
 @pytest.mark.parametrize('gpus', ['x', '0', '-1', '', '1.5'])
+@pytest.mark.bad_input(75)
 def test_what_is_no_number_of_gpus(stand_in, gpus):
     done = script(stand_in, 'dist_train.sh', 'c.py', gpus)
     assert done.returncode == 5
@@ -372,6 +374,7 @@ def test_slurm_asks_for_no_more_gpus_a_node_than_in_all(stand_in):
     [dict(GPUS='x'), dict(GPUS='0'), dict(GPUS_PER_NODE='0'), dict(CPUS_PER_TASK='many'),
      dict(GPUS='12', GPUS_PER_NODE='8')],
 )  # fmt: skip
+@pytest.mark.bad_input(75)
 def test_slurm_refuses_numbers_that_do_not_fit(stand_in, variables):
     done = script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', **variables)
     assert done.returncode == 5 and done.stderr.startswith('LaunchError: ')

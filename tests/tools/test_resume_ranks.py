@@ -65,6 +65,7 @@ def test_two_ranks_go_on_bit_by_bit(two_ranks, config, tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.bad_input(82)
 def test_a_signal_to_the_launcher_saves_once_for_all_ranks(two_ranks, config, tmp_path, number):
     work_dir = tmp_path / 'run'
     args = ['dist_train.sh', config, 2, '--work-dir', work_dir, *options(4, 1)]
