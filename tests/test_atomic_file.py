@@ -54,6 +54,7 @@ def test_a_folder_that_is_a_file(tmp_path):
         write_atomically(tmp_path / 'file' / 'below', write_bytes(b'x'))
 
 
+@pytest.mark.bad_input(84)
 def test_a_real_limit_of_the_system(tmp_path):
     """A process may write no file beyond 1000 bytes, which fails as a full disk does."""
     path = tmp_path / 'file'

@@ -132,6 +132,7 @@ def test_reads_a_training_checkpoint_without_its_log(tmp_path, weights):
     assert_equal_states(read_state_dict(str(path)), weights)
 
 
+@pytest.mark.bad_input(58)
 def test_reads_other_ways_to_save(tmp_path, weights, messages):
     prefixed = {f'module._orig_mod.{key}': value for key, value in weights.items()}
     compiled_part = {
@@ -179,6 +180,7 @@ LFS_POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsiz
         ('Gewichte für später\n'.encode(), 'is a text file'),
     ],
 )
+@pytest.mark.bad_input(52)
 def test_what_is_no_weights_file_is_named(tmp_path, name, content, expected):
     path = tmp_path / name
     path.write_bytes(content)
@@ -253,6 +255,7 @@ def test_the_allowed_getattr_is_a_stand_in(tmp_path):
 
 
 @pytest.mark.parametrize('layout', ['zip', 'legacy', 'safetensors'])
+@pytest.mark.bad_input(50)
 def test_a_truncated_file_never_loads(tmp_path, layout):
     state_dict = {f'layer.{i}': torch.arange(4.0) + i for i in range(2)}
     path = tmp_path / ('x.safetensors' if layout == 'safetensors' else 'x.pth')
@@ -384,6 +387,7 @@ def segmentor() -> nn.Module:
     return build_segmentor(128)
 
 
+@pytest.mark.bad_input(56)
 def test_missing_unexpected_and_mis_shaped_keys(tmp_path, segmentor, weights):
     changed = dict(weights)
     for index in range(4):
@@ -437,6 +441,7 @@ def test_windows_and_global_attention_are_not_confused(official_file):
 
 
 @pytest.mark.parametrize('img_size', [64, 192])
+@pytest.mark.bad_input(59)
 def test_another_img_size_is_resampled(weights, official_file, messages, img_size):
     model = build_segmentor(img_size)
     load_weights(model, official_file)
@@ -456,6 +461,7 @@ def test_another_img_size_is_resampled(weights, official_file, messages, img_siz
             assert torch.equal(loaded[key], value), key
 
 
+@pytest.mark.bad_input(60)
 def test_half_precision_is_cast_and_reported(tmp_path, weights, messages):
     torch.save({key: value.half() for key, value in weights.items()}, tmp_path / 'x.pth')
     model = build_segmentor(128)
@@ -467,6 +473,7 @@ def test_half_precision_is_cast_and_reported(tmp_path, weights, messages):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.bad_input(60)
 def test_values_that_are_not_finite_are_refused(tmp_path, segmentor, weights, value):
     changed = dict(weights)
     key = 'mask_decoder.iou_prediction_head.layers.1.bias'
@@ -596,6 +603,7 @@ def test_differing_copies_of_the_frequencies_are_refused(weights):
 
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin'])
+@pytest.mark.bad_input(57)
 def test_a_hugging_face_folder_loads(tmp_path, weights, name):
     save_hugging_face(weights, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'model.safetensors', 'config.json'}

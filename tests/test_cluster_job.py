@@ -20,8 +20,8 @@ from submitit.core.utils import DelayedSubmission, JobPaths
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from tiny_run import ROOT, environment
 
-from mmsam.apis import command_line
 from mmsam.cluster_job import TrainingJob, _last_words
+from mmsam.engine.distributed import leave_to_torchrun
 
 TRAINING = """
 import json
@@ -217,7 +217,7 @@ def test_a_failure_that_follows_from_the_first(tmp_path):
 def test_last_words_are_those_of_the_tools(tmp_path, monkeypatch):
     path = tmp_path / 'error.json'
     monkeypatch.setenv('TORCHELASTIC_ERROR_FILE', str(path))
-    command_line._leave_to_torchrun('StorageError: no room.\n', 6)
+    leave_to_torchrun('StorageError: no room.\n', 6)
     assert _last_words(path, 1) == ('StorageError: no room.', 6)
 
 

@@ -68,6 +68,7 @@ READERS = {
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('place', PLACES)
 @pytest.mark.parametrize('name', NAMES)
+@pytest.mark.bad_input(53)
 def test_nothing_is_run(tmp_path, name, place, zipped, reader):
     marker = tmp_path / 'ran'
     path = tmp_path / 'file.pth'
@@ -92,6 +93,7 @@ def test_the_payloads_are_real(tmp_path, name):
     assert marker.exists()
 
 
+@pytest.mark.bad_input(55)
 def test_a_compressed_archive_is_refused_unread(tmp_path):
     """262 kB that would become 268 MB."""
     path = tmp_path / 'bomb.pth'
@@ -104,6 +106,7 @@ def test_a_compressed_archive_is_refused_unread(tmp_path):
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('place', PLACES)
+@pytest.mark.bad_input(55)
 def test_a_tensor_that_would_grow_is_refused(tmp_path, place, zipped):
     """1 GiB out of 4 bytes."""
     path = tmp_path / 'bomb.pth'

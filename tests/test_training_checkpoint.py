@@ -66,6 +66,7 @@ def test_the_digest_is_what_sha256sum_takes(tmp_path):
 
 
 @pytest.mark.parametrize('with_digest', [True, False])
+@pytest.mark.bad_input(51)
 def test_a_flipped_bit_is_found_anywhere(tmp_path, with_digest):
     """With the digest in every byte; without it in every byte of a tensor."""
     path = tmp_path / 'iter_3.pth'
@@ -174,6 +175,7 @@ def test_best_and_exported_weights_are_no_checkpoints_to_go_on_from(run):
 
 
 @pytest.mark.parametrize('pointer', ['/gone/iter_6.pth', 'iter_99.pth', '', '\0'])
+@pytest.mark.bad_input(65)
 def test_a_pointer_to_elsewhere(run, pointer):
     """A moved folder with mmengine's absolute path; a file that is gone; rubbish."""
     (run / 'last_checkpoint').write_text(pointer)

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def _locked(folder: Path) -> Iterator[None]:
                 f'{folder} is on a file system without locks ({error.strerror}): no second run '
                 'may be started in it.',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
         file.truncate(0)
         file.write(_name_of_this_process())

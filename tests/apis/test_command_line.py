@@ -67,6 +67,7 @@ def test_a_value_may_hold_an_equals_sign():
     ],
 )
 @pytest.mark.parametrize('name', ['--options', '--cfg-options'])
+@pytest.mark.bad_input(68)
 def test_overrides_that_are_none(name, pair, problem, capsys):
     with pytest.raises(SystemExit) as end:
         parse('some.py', name, 'a=1', pair)

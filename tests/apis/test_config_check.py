@@ -109,6 +109,7 @@ WRONG_OPTIONS = [
 @pytest.mark.parametrize(
     ('key', 'value', 'first', 'second'), WRONG_OPTIONS, ids=lambda value: str(value)[:40]
 )
+@pytest.mark.bad_input(67, 69, 70, 71)
 def test_wrong_options(key, value, first, second):
     text = message(TINY, {key: value})
     assert first in text and second in text

@@ -20,6 +20,7 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize('inherited', [False, True])
+@pytest.mark.bad_input(72)
 def test_a_tag_runs_nothing(tmp_path, inherited):
     marker = tmp_path / 'ran'
     (tmp_path / 'tag.yaml').write_text(f'train_cfg:\n  x: {RUNS.format(marker)}\n')

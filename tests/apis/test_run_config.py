@@ -177,6 +177,7 @@ def test_files_of_the_data_that_are_missing(tmp_path, own, missing):
 
 
 @pytest.mark.parametrize('name', ['train.pkl', 'train.pickle'])
+@pytest.mark.bad_input(73)
 def test_a_pickle_is_no_annotation_file(tmp_path, name):
     (tmp_path / name).touch()
     for own in (dict(ann_file=name), dict(reader=dict(type='coco', ann_file=name))):

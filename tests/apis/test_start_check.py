@@ -75,6 +75,7 @@ def machine(monkeypatch):
         (dict(type='SGD', lr=0.1, momentum=0.9), 1),
     ],
 )
+@pytest.mark.bad_input(84)
 def test_one_checkpoint_must_fit(tmp_path, machine, optimizer, states):
     size = WEIGHTS + FROZEN + states * WEIGHTS
     machine(disk=size)
@@ -162,6 +163,7 @@ def loader(num_workers, masks, **options):
     return dict(batch_size=4, num_workers=num_workers, dataset=dataset, **options)
 
 
+@pytest.mark.bad_input(86)
 def test_batches_that_wait_should_fit_in_shared_memory(tmp_path, machine):
     """3 of the image and 16 of masks per px; twice as many batches wait as there are workers."""
     needed = 1000**2 * (3 * 2 * 4 * 19 + 5 * 4 * 3)

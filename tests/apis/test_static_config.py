@@ -21,6 +21,7 @@ for _ in range(3):
 """
 
 
+@pytest.mark.bad_input(73)
 def test_everything_is_listed_and_nothing_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'strange.py').write_text(STRANGE)

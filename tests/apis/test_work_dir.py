@@ -35,6 +35,7 @@ def start_holder(work_dir: Path, *args: str, **variables: str) -> subprocess.Pop
     )  # fmt: skip
 
 
+@pytest.mark.bad_input(80)
 def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_killed(tmp_path, capsys):
     config = write_config(tmp_path, tmp_path)  # the work dir comes before the data
     for name in ('train', 'val'):
@@ -77,6 +78,7 @@ def test_a_file_system_without_locks_stops_nobody(tmp_path, monkeypatch):
         assert len(told) == 1 and 'without locks (Operation not supported)' in told[0]
 
 
+@pytest.mark.bad_input(85)
 def test_a_work_dir_that_cannot_be_written(tmp_path):
     """Also for root, whom no permission stops."""
     (tmp_path / 'file').touch()

@@ -38,6 +38,7 @@ def test_every_format_gives_the_same_samples(world, form, boxes_from):
 
 
 @pytest.mark.parametrize('form', ['polygon', 'instance'])
+@pytest.mark.bad_input(17)
 def test_empty_images_are_kept_or_skipped(world, form):
     pipeline = [
         {'type': 'LoadSAMImage'},
@@ -67,6 +68,7 @@ def test_keep_reads_no_mask_before_it_is_needed(world):
         build(world, reader, empty_images='skip')
 
 
+@pytest.mark.bad_input(45)
 def test_annotation_boxes_are_kept_and_clipped(world):
     content = world.coco_dict()
     content['annotations'][0]['bbox'] = [-5, 50.5, 200, 30]
@@ -90,6 +92,7 @@ def test_annotation_boxes_are_kept_and_clipped(world):
         'box',
     ],
 )
+@pytest.mark.bad_input(43, 44)
 def test_degenerate_boxes_are_named(world, bbox):
     content = world.coco_dict()
     content['annotations'][1]['bbox'] = bbox
@@ -99,6 +102,7 @@ def test_degenerate_boxes_are_named(world, bbox):
     assert build(world, reader, boxes_from='mask')[0]['boxes'].tolist() == BOXES_A
 
 
+@pytest.mark.bad_input(13)
 def test_missing_images_are_counted_before_training(world):
     reader = world.reader('polygon')
     (world.root / 'images' / 'c.png').unlink()

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +17,13 @@ def encoded(image_format, **options):
     return buffer.getvalue()
 
 
+def png_of_size(width, height):
+    """One that says it has this size."""
+    start = b'IHDR' + struct.pack('>II', width, height) + bytes([8, 2, 0, 0, 0])
+    content = encoded('PNG')
+    return content[:12] + start + struct.pack('>I', zlib.crc32(start)) + content[33:]
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
@@ -25,8 +34,10 @@ def encoded(image_format, **options):
         (encoded('PNG')[:30], 'img'),
         (encoded('PNG')[:12], 'img'),
         (encoded('TIFF')[:200], 'img'),
+        (png_of_size(30000, 30000), r'900000000 pixels\) exceeds limit'),
     ],
 )
+@pytest.mark.bad_input(1, 2, 11)
 def test_broken_files_are_named(tmp_path, content, message):
     path = tmp_path / 'img.dat'
     path.write_bytes(content)
@@ -41,6 +52,7 @@ def test_missing_file_and_folder(tmp_path):
             open_image(path)
 
 
+@pytest.mark.bad_input(14)
 def test_bits_of_png_only(tmp_path):
     for image_format, bits in (('PNG', 8), ('JPEG', None)):
         path = tmp_path / 'ä b.dat'

@@ -37,6 +37,7 @@ def test_none_joins_nothing(joined):
     assert joined == []
 
 
+@pytest.mark.bad_input(79)
 def test_torchrun(joined):
     set_variables(**TORCHRUN)
     init_distributed('pytorch')

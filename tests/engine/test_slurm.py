@@ -21,6 +21,7 @@ SECONDS = timedelta(seconds=20)
         ('a-b.c,n[2]', ['a-b.c', 'n2']),
     ],
 )
+@pytest.mark.bad_input(78)
 def test_host_names(node_list, names):
     assert slurm.host_names(node_list) == names
 
@@ -62,6 +63,7 @@ def test_processes_of_a_step_meet(step, monkeypatch):
     assert slurm.open_store(SECONDS).get('key') == b'value'
 
 
+@pytest.mark.bad_input(77)
 @pytest.mark.parametrize('variable', ['SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT'])
 def test_another_job_is_not_joined(step, variable, monkeypatch):
     server = slurm.open_store(SECONDS)

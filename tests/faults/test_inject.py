@@ -2,9 +2,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from tiny_run import ROOT
 
 
+@pytest.mark.bad_input(82, 89)
 def test_no_fault_loses_an_iteration_or_changes_a_number():
     """The short form: 20 kills, and the other faults once."""
     paths = os.pathsep.join([str(ROOT / 'tests'), str(ROOT)])

@@ -265,6 +265,7 @@ def test_the_port_of_a_job_that_has_just_ended(stand_in):
 
 
 @pytest.mark.parametrize('address', ['', '127.0.0.1'])
+@pytest.mark.bad_input(77)
 def test_a_taken_port(stand_in, address):
     with socket.socket() as other:
         other.bind((address, 0))
@@ -286,6 +287,7 @@ def test_what_is_no_port(stand_in, port):
 
 
 @pytest.mark.parametrize('gpus', ['x', '0', '-1', '', '1.5'])
+@pytest.mark.bad_input(75)
 def test_what_is_no_number_of_gpus(stand_in, gpus):
     done = script(stand_in, 'dist_train.sh', 'c.py', gpus)
     assert done.returncode == 5
@@ -417,6 +419,7 @@ def test_what_is_no_port_for_slurm(stand_in, port, seen):
     assert done.stderr == (f"LaunchError: PORT: expected a number from 1 to 65535, got '{seen}'.\n")
 
 
+@pytest.mark.bad_input(76)
 def test_an_unknown_partition(stand_in):
     done = script(stand_in, 'slurm_train.sh', 'none', 'j', 'c.py')
     assert done.returncode == 5
@@ -435,6 +438,7 @@ def test_no_slurm(stand_in):
     [dict(GPUS='x'), dict(GPUS='0'), dict(GPUS_PER_NODE='0'), dict(CPUS_PER_TASK='many'),
      dict(GPUS='12', GPUS_PER_NODE='8')],
 )  # fmt: skip
+@pytest.mark.bad_input(75)
 def test_slurm_refuses_numbers_that_do_not_fit(stand_in, variables):
     done = script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', **variables)
     assert done.returncode == 5 and done.stderr.startswith('LaunchError: ')

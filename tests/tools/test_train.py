@@ -177,6 +177,7 @@ def test_resume_continues_from_the_latest(straight, config, tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.bad_input(81)
 def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path, number):
     _, work_dir = straight
     args = ['train.py', config, '--work-dir', 'run', *SIX_ITERATIONS]
@@ -190,6 +191,7 @@ def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path
     assert equal(weights_of(tmp_path / 'run' / 'iter_6.pth'), weights_of(work_dir / 'iter_6.pth'))
 
 
+@pytest.mark.bad_input(83)
 def test_a_signal_during_the_imports_is_not_lost(config, tmp_path):
     """Slurm's may come that early; the run then stops after its first iteration."""
     process = start('train.py', config, '--work-dir', 'run', *SIX_ITERATIONS, cwd=tmp_path)
@@ -291,6 +293,7 @@ def test_two_starts_at_once(config, capsys):
     assert line.startswith('ConfigError: ') and '--load-from and --resume-from' in line
 
 
+@pytest.mark.bad_input(64)
 def test_resume_in_an_empty_folder(config, tmp_path, capsys):
     code, line = refused(capsys, train, config, '--resume', '--work-dir', tmp_path)
     assert code == 4 and f'{tmp_path} holds no checkpoint' in line
@@ -353,6 +356,7 @@ def test_load_from_of_another_architecture(config, tmp_path, capsys):
     assert 'ViT (width 96, depth 1)' in line and 'ViT (width 48, depth 2)' in line
 
 
+@pytest.mark.bad_input(61)
 def test_resume_from_weights_without_a_run(config, tmp_path, capsys):
     """A likely mix-up with --load-from."""
     torch.save(build_segmentor(64).state_dict(), tmp_path / 'sam.pth')

@@ -1,6 +1,7 @@
 """COCO instance annotations."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,7 +154,7 @@ class CocoReader(AnnotationReader):
             objects.boxes.append(_read_box(record.get('bbox')))  # type: ignore[union-attr]
         if dropped:
             text = ' and '.join(f'{count} {reason}' for reason, count in dropped.items())
-            print_log(f'{self.path}: left out {text}.', logger='current', level='WARNING')
+            print_log(f'{self.path}: left out {text}.', logger='current', level=logging.WARNING)
 
 
 def _is_key(value: object, mapping: dict) -> bool:

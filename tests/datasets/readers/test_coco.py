@@ -59,6 +59,7 @@ SQUARE = [10, 5, 20, 5, 20, 25, 10, 25]
         ({'size': [60, 80], 'counts': '1 1'}, 'cannot be decoded'),
     ],
 )
+@pytest.mark.bad_input(22, 23, 24, 25, 27, 28, 30)
 def test_wrong_masks_name_file_and_annotation(world, segmentation, message):
     with pytest.raises(DataError, match=message) as caught:
         read(world, with_segmentation(world, segmentation))
@@ -91,6 +92,7 @@ def edit(key, number, **changes):
         (edit('images', 1, height=10**6, width=10**6), 'Image 2 in .* more than'),
     ],
 )
+@pytest.mark.bad_input(35, 36, 37, 38)
 def test_wrong_records_name_file_and_record(world, change, message):
     content = world.coco_dict()
     change(content)
@@ -113,6 +115,7 @@ def test_no_coco_file(world, text, message):
         read(world, text)
 
 
+@pytest.mark.bad_input(39)
 def test_encodings(world):
     text = json.dumps(world.coco_dict())
     path = world.root / 'ann.json'
@@ -134,6 +137,7 @@ def logged(monkeypatch):
     return lines
 
 
+@pytest.mark.bad_input(29, 31)
 def test_what_has_no_pixels_is_dropped_with_one_warning(world, monkeypatch):
     lines = logged(monkeypatch)
     content = world.coco_dict()
@@ -167,6 +171,7 @@ def test_nothing_dropped_nothing_said(world, monkeypatch):
     assert lines == []
 
 
+@pytest.mark.bad_input(32)
 def test_polygon_that_leaves_the_image_is_cut_off(world):
     outline = [-30, -30, 20, -30, 20, 25, -30, 25]
     rle = read(world, with_segmentation(world, [outline]))[1].rles[0]
@@ -175,6 +180,7 @@ def test_polygon_that_leaves_the_image_is_cut_off(world):
     np.testing.assert_array_equal(mask_api.decode(rle), expected)
 
 
+@pytest.mark.bad_input(33)
 def test_parts_of_one_object_are_united(world):
     parts = [SQUARE, [40, 5, 50, 5, 50, 25, 40, 25], [str(value) for value in SQUARE]]
     rle = read(world, with_segmentation(world, parts))[1].rles[0]
@@ -182,6 +188,7 @@ def test_parts_of_one_object_are_united(world):
     assert mask_api.toBbox(rle).tolist() == [10, 5, 40, 20]
 
 
+@pytest.mark.bad_input(34)
 def test_crowd(world):
     content = world.coco_dict('runs')
     content['annotations'][0]['iscrowd'] = 1

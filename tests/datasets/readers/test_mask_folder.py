@@ -126,6 +126,7 @@ def test_ids_above_255(root, dtype, name, value):
     assert boxes(objects) == [CORNERS, [0, 5, 1, 6], LATER]
 
 
+@pytest.mark.bad_input(15, 19, 21)
 def test_wrong_masks_are_named(root):
     def fails(message, kind='instance', **options):
         with pytest.raises(DataError, match=message) as caught:
@@ -147,6 +148,7 @@ def test_wrong_masks_are_named(root):
 
 
 @pytest.mark.parametrize('value', [0, 1, 200])
+@pytest.mark.bad_input(18)
 def test_uniform_binary_mask(root, value):
     save(root, np.full((6, 8), value, np.uint8))
     areas = [mask_api.area(rle) for rle in read(root, 'binary')[0].rles]

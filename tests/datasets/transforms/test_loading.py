@@ -27,6 +27,7 @@ def test_rgb_in_that_order(tmp_path):
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'PA', 'transparent palette'])
+@pytest.mark.bad_input(6)
 def test_alpha_is_dropped_with_one_warning(tmp_path, mode):
     gray = rgb()[..., 0]
     alpha = np.full_like(gray, 3)
@@ -55,6 +56,7 @@ def test_alpha_is_dropped_with_one_warning(tmp_path, mode):
         load(path, transform=transform)
 
 
+@pytest.mark.bad_input(7, 8)
 def test_gray_palette_bit_and_cmyk(tmp_path):
     gray = rgb()[..., 0]
     Image.fromarray(gray).save(tmp_path / 'gray.png')
@@ -75,6 +77,7 @@ def test_gray_palette_bit_and_cmyk(tmp_path):
     ('dtype', 'name'),
     [('uint16', 'a.png'), ('uint16', 'a.tif'), ('int32', 'a.tif'), ('float32', 'a.tif')],
 )
+@pytest.mark.bad_input(4, 5)
 def test_deep_images_are_refused(tmp_path, dtype, name):
     Image.fromarray(rgb()[..., 0].astype(dtype)).save(tmp_path / name)
     with pytest.raises(DataError, match=f'{name} is {dtype}'):
@@ -87,6 +90,7 @@ def test_deep_colour_is_refused(tmp_path):
         load(tmp_path / 'a.png')
 
 
+@pytest.mark.bad_input(3, 16, 42)
 def test_size_must_be_the_annotations(tmp_path):
     path = tmp_path / 'a.png'
     Image.fromarray(rgb()).save(path)

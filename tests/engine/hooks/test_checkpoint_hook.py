@@ -140,6 +140,7 @@ def test_old_ones_are_deleted_after_the_new_one_is_complete(tmp_path, monkeypatc
     ]  # fmt: skip
 
 
+@pytest.mark.bad_input(84)
 def test_a_full_disk_leaves_the_last_good_one_and_the_training_goes_on(tmp_path, monkeypatch):
     fail_on(monkeypatch, 'iter_4.pth', 'iter_5.pth', 'iter_6.pth')
     runner = make_runner(tmp_path, max_keep_ckpts=1)
@@ -274,6 +275,7 @@ def test_the_latest_is_damaged(tmp_path):
     assert resumed.model.drawn == straight.model.drawn[2:]
 
 
+@pytest.mark.bad_input(63)
 def test_another_number_of_images_an_iteration_is_refused(tmp_path):
     make_runner(tmp_path, 2).train()
     runner = make_runner(tmp_path, 6, resume=True, batch_size=3)
@@ -298,6 +300,7 @@ def test_another_model_optimizer_or_schedule_is_refused(tmp_path):
             make_runner(tmp_path, 6, load_from=path, resume=True).train()
 
 
+@pytest.mark.bad_input(62)
 def test_other_trained_parameters_are_named(tmp_path):
     make_runner(tmp_path / 'all', 2).train()
     make_runner(tmp_path / 'some', 2, frozen='linear.bias').train()
@@ -332,6 +335,7 @@ def test_a_checkpoint_without_the_names_is_compared_by_their_number(tmp_path):
     assert resumed.iter == 3
 
 
+@pytest.mark.bad_input(66)
 def test_a_checkpoint_of_mmengine_is_named(tmp_path):
     runner = make_runner(tmp_path, 1)
     runner.train()
@@ -359,6 +363,7 @@ def test_weights_that_are_not_finite_are_not_gone_on_from(tmp_path, resume, valu
     ('save_last', 'saved', 'said'),
     [(True, ['iter_2.pth'], 'one is saved at the end'), (False, [], 'none is saved at the end')],
 )
+@pytest.mark.bad_input(70)
 def test_an_interval_of_never_is_said_aloud(tmp_path, monkeypatch, save_last, saved, said):
     runner = make_runner(tmp_path, 2, interval=-1, save_last=save_last)
     warnings = []
@@ -370,6 +375,7 @@ def test_an_interval_of_never_is_said_aloud(tmp_path, monkeypatch, save_last, sa
     ]
 
 
+@pytest.mark.bad_input(54)
 def test_code_in_the_meta_of_a_checkpoint_is_not_run(tmp_path):
     """mmengine's own resume runs ``meta['config']`` as Python."""
     make_runner(tmp_path, 2).train()

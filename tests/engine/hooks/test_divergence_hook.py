@@ -59,6 +59,7 @@ def logged(monkeypatch):
 NAN = float('nan')
 
 
+@pytest.mark.bad_input(90)
 def test_the_images_of_a_bad_batch_are_named_and_the_run_goes_on(tmp_path, logged):
     listen, messages = logged
     runner = listen(make_runner(tmp_path, [1, 1, NAN, 1]))
@@ -70,6 +71,7 @@ def test_the_images_of_a_bad_batch_are_named_and_the_run_goes_on(tmp_path, logge
     assert runner.model.weight.item() == pytest.approx(1 - 3 * 0.001)
 
 
+@pytest.mark.bad_input(90)
 def test_so_many_in_a_row_end_the_run(tmp_path, logged):
     listen, messages = logged
     runner = listen(make_runner(tmp_path, [1, NAN, 1, NAN, NAN, 1], max_skipped=2))

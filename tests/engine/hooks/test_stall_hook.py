@@ -2,6 +2,7 @@
 
 import os
 import queue
+import re
 import subprocess
 import sys
 import time
@@ -126,5 +127,5 @@ while True:
     )  # fmt: skip
     assert done.returncode == 5
     assert done.stderr.splitlines()[-1] == 'LaunchError: No rank has come on.'
-    assert 'File "<string>", line 6 in <module>' in done.stderr  # where the main thread is
+    assert re.search('File "<string>", line [456] in <module>', done.stderr)  # the main thread
     assert 'LaunchError: No rank has come on.' in (tmp_path / 'error.json').read_text()

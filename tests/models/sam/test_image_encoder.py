@@ -66,6 +66,22 @@ def test_checkpointing_changes_neither_output_nor_gradients():
         assert a.grad.abs().max() > 0, name
 
 
+@pytest.mark.bad_input(74)
+def test_checkpointing_behind_frozen_layers():
+    """Nothing that enters the first block has a gradient, which the re-entrant kind needs."""
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        encoder = build_encoder(with_cp=with_cp)
+        encoder.pos_embed.requires_grad_(False)
+        encoder.patch_embed.requires_grad_(False)
+        encoder(torch.ones(1, 3, 128, 128)).square().sum().backward()
+        gradients.append([p.grad for p in encoder.blocks.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)
+        assert plain.abs().max() > 0
+
+
 def test_checkpointing_recomputes_blocks_in_the_backward_pass():
     calls = []
     encoder = build_encoder(with_cp=True)

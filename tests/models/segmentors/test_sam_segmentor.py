@@ -45,6 +45,7 @@ def split(batch: dict, index: int) -> dict:
 
 
 @pytest.mark.parametrize('counts', [COUNTS, [2, 0, 0, 0], [0, 0, 0, 2]])
+@pytest.mark.bad_input(48)
 def test_ragged_batch_equals_one_by_one(counts):
     model = build()
     batch = random_batch(SIZES, counts)
