@@ -59,6 +59,7 @@ def test_the_words_of_an_error_stay_its_own(num_workers):
         assert "KeyError: 'key'" in str(raised.value.__cause__)
 
 
+@pytest.mark.bad_input(87)
 def test_a_killed_worker():
     with pytest.raises(DataError) as raised:
         read_all(be_killed)
@@ -70,6 +71,7 @@ def test_a_killed_worker():
     )
 
 
+@pytest.mark.bad_input(88)
 def test_a_worker_that_hangs_is_not_waited_for():
     with pytest.raises(DataError) as raised:
         read_all(hang, timeout=3)
