@@ -115,22 +115,27 @@ class Tasks:
 
 
 @contextlib.contextmanager
-def running(tasks: Tasks) -> Iterator[Tasks]:
-    """The tasks, whose trainings run; nothing of them is left over."""
+def started(tasks: Tasks) -> Iterator[Tasks]:
+    """The tasks; neither they nor their trainings are left over."""
     tasks.processes = []
     for path in tasks.folder.glob('runs_*'):
         path.unlink()
     tasks.start()
     try:
-        tasks.wait_for('runs', ' ')
         yield tasks
     finally:
+        (tasks.folder / 'done').touch()
         for process in tasks.processes:
             process.kill()
             process.wait()
-        for path in tasks.folder.glob('runs_*'):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def running(tasks: Tasks) -> Iterator[Tasks]:
+    """The tasks, whose trainings run."""
+    with started(tasks):
+        tasks.wait_for('runs', ' ')
+        yield tasks
 
 
 def test_a_stopped_job_is_queued_again_and_goes_on(tmp_path):
@@ -144,6 +149,7 @@ def test_a_stopped_job_is_queued_again_and_goes_on(tmp_path):
         assert (tmp_path / 'saved_1').exists()
         tasks.signal(signal.SIGTERM, 1)  # as the queue does
         assert tasks.ends(1) == 75
+    (tmp_path / 'done').unlink()
     again = pickle.loads(tasks.pickle.read_bytes())
     assert again.function.command == tasks.command
     with running(tasks):
@@ -178,20 +184,16 @@ def test_a_training_that_cannot_save_in_time(tmp_path):
 
 def test_a_signal_before_the_task_can_follow_it(tmp_path):
     tasks = Tasks(tmp_path)
-    tasks.start()
-    try:
+    with started(tasks):
         tasks.wait_for('log', 'Loading pickle')  # which is not there yet
         tasks.signal(signal.SIGTERM, 0)
         tasks.submit()
         assert tasks.ends(0) == LOCAL_REQUEUE_RETURN_CODE
         assert not (tmp_path / 'runs_0').exists()
-    finally:
-        for process in tasks.processes:
-            process.kill()
 
 
 def test_all_tasks_end_with_the_first_failure(tmp_path):
-    tasks = Tasks(tmp_path)
+    tasks = Tasks(tmp_path, 'stuck')  # as one that waits for the other
     tasks.submit()
     with running(tasks):
         (tmp_path / 'fail_1').touch()
