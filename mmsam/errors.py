@@ -30,7 +30,7 @@ class CheckpointError(MMSAMError):
 
 
 class LaunchError(MMSAMError):
-    """The processes of a run cannot be started together."""
+    """The processes of a run cannot be started together, or one of them does not come on."""
 
     exit_code = 5
 

@@ -6,7 +6,8 @@
 # minutes before its time limit, it saves, goes back to the queue and later goes on by itself.
 # Without PORT (or MASTER_PORT), the port follows from the job's number. SRUN_ARGS are more
 # arguments of srun or sbatch, such as --time=4:00:00 or --signal=USR1@300. PYTHON names the
-# interpreter; MMSAM_TIMEOUT_MINUTES (30) is how long ranks wait for each other.
+# interpreter. MMSAM_TIMEOUT_MINUTES (10): a run in which no rank comes on for so long ends and names
+# the rank that the others wait for.
 set -euo pipefail
 if [[ $# -lt 3 ]]; then
     echo "usage: [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] [PORT=...] [BATCH=1]" \

@@ -5,10 +5,12 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TextIO
 
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
@@ -17,6 +19,9 @@ from mmsam.engine.agreement import raised_by_all
 from mmsam.errors import StorageError
 
 _LOCK = '.lock'
+
+SECONDS_FOR_AN_EARLIER_START = 60
+"""That a Slurm job which was started again waits for the processes of its earlier start to end."""
 
 
 def check_writable(*folders: str | Path) -> None:
@@ -75,7 +80,7 @@ def _locked(folder: Path) -> Iterator[None]:
         raise StorageError(f'{path} cannot be written: {error.strerror}.') from None
     with file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 file.seek(0)
@@ -96,7 +101,24 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _name_of_this_process() -> str:
+def _lock(file: TextIO) -> None:
+    end = time.monotonic() + SECONDS_FOR_AN_EARLIER_START
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            file.seek(0)
+            job = _slurm_job()
+            if not job or not file.read().endswith(job) or time.monotonic() > end:
+                raise
+        time.sleep(1)
+
+
+def _slurm_job() -> str:
     job = os.environ.get('SLURM_JOB_ID')
-    name = f'process {os.getpid()} on host {socket.gethostname()}'
-    return name + (f' (Slurm job {job})' if job else '')
+    return f' (Slurm job {job})' if job else ''
+
+
+def _name_of_this_process() -> str:
+    return f'process {os.getpid()} on host {socket.gethostname()}{_slurm_job()}'

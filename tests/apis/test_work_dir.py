@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,9 @@ def start_holder(work_dir: Path, *args: str, **variables: str) -> subprocess.Pop
 
 
 @pytest.mark.bad_input(80)
-def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_killed(tmp_path, capsys):
+def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_killed(
+    tmp_path, capsys, monkeypatch
+):
     config = write_config(tmp_path, tmp_path)  # the work dir comes before the data
     for name in ('train', 'val'):
         (tmp_path / f'annotations_{name}.json').touch()
@@ -55,10 +58,11 @@ def test_a_second_run_in_a_work_dir_is_refused_until_the_first_is_killed(tmp_pat
             f'{socket.gethostname()} (Slurm job 4711), which trains there: stop it, or choose '
             'another --work-dir.',
         )
-        holder.kill()
-        holder.wait()
-        os.kill(child, 0)  # it lives on
+        # the same job, started again while its processes of before still end
+        monkeypatch.setenv('SLURM_JOB_ID', '4711')
+        threading.Timer(1.5, holder.kill).start()
         with hold_work_dir(work_dir):
+            os.kill(child, 0)  # it lives on
             assert (work_dir / '.lock').read_text().startswith(f'process {os.getpid()} on host ')
     finally:
         holder.kill()

@@ -41,7 +41,7 @@ import torch
 from fault_hooks import PROGRESS
 from prettytable import PrettyTable
 from processes import children, is_alive, wait_until
-from tiny_run import ROOT, environment, run_here, write_config, write_dataset
+from tiny_run import ROOT, TRAIN_COUNTS, environment, run_here, write_config, write_dataset
 
 from mmsam import stop_signal
 from mmsam.apis import run_tool
@@ -611,7 +611,8 @@ def damaged_checkpoint(series: Series) -> int:
 def deleted_image(series: Series) -> int:
     """An image vanishes during an epoch: the run ends and names it."""
     series.need(20)
-    image = sorted((series.data / 'images').glob('train_*.png'))[random.randrange(6)]
+    number = random.choice([n for n, count in enumerate(TRAIN_COUNTS, start=1) if count])
+    image = series.data / 'images' / f'train_{number}.png'  # one that is not left out as empty
     aside = image.with_suffix('.aside')
     run = series.start(Ranks)
     try:
