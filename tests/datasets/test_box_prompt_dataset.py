@@ -90,6 +90,8 @@ def test_annotation_boxes_are_kept_and_clipped(world):
         None,
         [1, 2, 3],
         'box',
+        '1234',
+        {'1': 0, '2': 0, '3': 0, '4': 0},
     ],
 )
 @pytest.mark.bad_input(43, 44)
@@ -108,6 +110,10 @@ def test_missing_images_are_counted_before_training(world):
     (world.root / 'images' / 'c.png').unlink()
     with pytest.raises(DataError, match=r'1 of 3 image files are missing: .*c\.png.*data_root'):
         build(world, reader)
+    content = world.coco_dict()
+    content['images'][2]['file_name'] = 'c\nd.png'
+    with pytest.raises(DataError, match=r"missing: '.*c\\nd\.png'; check"):
+        build(world, world.write_json(content))
 
 
 def test_no_sample_is_an_error(world):

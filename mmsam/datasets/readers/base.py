@@ -88,5 +88,7 @@ class AnnotationReader(ABC):
 
 
 def first_few(names: Sequence[object], few: int = 5) -> str:
-    """The first names of a list for an error message."""
-    return ', '.join(str(name) for name in names[:few]) + (', ...' if len(names) > few else '')
+    """The first names of a list for an error message, in one line whatever they hold."""
+    texts = [str(name) for name in names[:few]]
+    shown = [text if text.isprintable() else repr(text) for text in texts]
+    return ', '.join(shown) + (', ...' if len(names) > few else '')

@@ -162,9 +162,11 @@ def _is_key(value: object, mapping: dict) -> bool:
 
 
 def _read_box(bbox: object) -> Box | None:
-    """COCO's (x, y, width, height) as xyxy; None where it is not four numbers."""
+    """COCO's (x, y, width, height) as xyxy; None where it is not a list of four numbers."""
+    if not isinstance(bbox, list):
+        return None
     try:
-        x, y, width, height = (float(value) for value in bbox)  # type: ignore[attr-defined]
+        x, y, width, height = (float(value) for value in bbox)
     except (TypeError, ValueError, OverflowError):
         return None
     return x, y, x + width, y + height

@@ -1,15 +1,14 @@
 """Mutated COCO files: each is refused by a DataError, or gives masks of its images' sizes."""
 
 import copy
+import gc
 import json
 import multiprocessing
 import os
 import random
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pytest
 from pycocotools import mask as mask_api
 
 from mmsam.datasets import BoxPromptDataset
@@ -39,12 +38,12 @@ def containers(value, found=None):
 
 def other_value(value, rng):
     """A value of the same kind that is a little or very wrong, or one of any kind."""
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:
         return copy.deepcopy(rng.choice(VALUES))
     if isinstance(value, bool) or value is None:
         return rng.choice(VALUES)
     if isinstance(value, int):
-        return rng.choice([value + 1, value - 1, -value, value * 1000, float(value), str(value)])
+        return value + rng.choice([1, -1, 0.5, value, 1000 * value, -2 * value])
     if isinstance(value, float):
         return value + rng.choice([0.5, -1e3, 1e6, NAN, INF])
     if isinstance(value, str):
@@ -78,6 +77,11 @@ def mutate(content, rng):
         del place[key]
     elif action < 0.3 and isinstance(place, list):
         place.insert(key, copy.deepcopy(place[key]))
+    elif action < 0.5 and isinstance(place, list) and isinstance(place[key], int):
+        # runs keep their sum
+        number = rng.choice([1, 2, place[key]])
+        place[key] -= number
+        place[rng.randrange(len(place))] += number
     else:
         place[key] = other_value(place[key], rng)
 
@@ -123,13 +127,15 @@ def outcome(root):
                 assert mask_api.area(rle) == mask.sum()
             number += len(rles)
     except DataError as error:
-        assert '\n' not in str(error) and 'ann.json' in str(error) or 'image' in str(error), error
+        text = str(error)
+        assert '\n' not in text and ('ann.json' in text or 'images' in text), text
         return 'DataError'
     return 'masks' if number else 'no masks'
 
 
 def read_files(root, base, number):
     counts = Counter()
+    gc.freeze()  # each data set collects garbage: among all that is imported, that takes 0.1 s
     for seed in range(number):
         (root / 'ann.json').write_bytes(make_file(seed, base))
         (root / 'seed').write_text(str(seed))  # known also when the process dies
@@ -150,11 +156,8 @@ def test_no_file_gives_wrong_masks_or_another_error(world, capfd):
     assert sum(counts.values()) == FILES
     # the mutations are neither all harmless nor all hopeless
     assert min(counts['DataError'], counts['masks']) > 0.05 * FILES, counts
-    print(counts)
 
 
-@pytest.mark.parametrize('seed', [3])
-def test_a_seed_is_a_file(world, seed):
+def test_a_seed_is_a_file_that_is_changed(world):
     base = [world.coco_dict()]
-    assert make_file(seed, base) == make_file(seed, base) != json.dumps(base[0]).encode()
-    assert isinstance(Path(world.root), Path)
+    assert make_file(3, base) == make_file(3, base) != json.dumps(base[0]).encode()

@@ -59,6 +59,7 @@ def test_kinds(root):
     assert boxes(read(root, 'components')[0]) == [CORNERS, LATER]  # a corner connects
 
 
+@pytest.mark.bad_input(20)
 def test_ignore_index(root):
     mask = ids()
     mask[0, 7] = 255
