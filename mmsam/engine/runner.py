@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process, master_only
+from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 from torch.utils.data import DataLoader
@@ -26,6 +28,7 @@ from mmsam.training_checkpoint import (
 )
 from mmsam.weight_layouts import describe_architecture
 
+from .optim_wrappers import is_between_updates, single_wrappers
 from .random_state import RandomState
 
 
@@ -83,6 +86,40 @@ class SAMRunner(Runner):
                 raise latest[0]
             self._load_from = str(latest[0])
         super().load_or_resume()
+        if not self._has_loaded:
+            self._show_weights_to_hooks()
+
+    def _show_weights_to_hooks(self) -> None:
+        """Tell hooks which weights the run starts from: EMAHook has copied the model before."""
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        self.call_hook('after_load_checkpoint', checkpoint={'state_dict': model.state_dict()})
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
+    ) -> None:
+        """Scale all learning rates by images an update / ``base_batch_size``, if ``enable`` is set.
+
+        mmengine counts the images of an iteration, of which ``accumulative_counts`` make an update.
+
+        Args: as mmengine's.
+        """
+        if not (auto_scale_lr or {}).get('enable', False):
+            return
+        base = auto_scale_lr['base_batch_size']
+        for wrapper in single_wrappers(optim_wrapper):
+            counts = wrapper._accumulative_counts
+            images = self.world_size * self.train_dataloader.batch_size * counts
+            changes = {}
+            for group in wrapper.param_groups:
+                before = group['lr']
+                group['lr'] = before * images / base
+                changes[before] = group['lr']
+            self.logger.info(
+                f'Learning rates are for {base} images an update, there are {images} '
+                f'({self.world_size} processes x {self.train_dataloader.batch_size} images x '
+                f'{counts} accumulated): '
+                + ', '.join(f'{before:g} becomes {after:g}' for before, after in changes.items())
+            )
 
     def load_checkpoint(
         self,
@@ -105,6 +142,7 @@ class SAMRunner(Runner):
         self._has_loaded = True
         if hasattr(model, 'load_weights'):
             model.load_weights(filename)
+            self._show_weights_to_hooks()
             return {'state_dict': model.state_dict()}
         content = {'state_dict': read_state_dict(filename)}
         keys = [(r'^module\.', '')] if revise_keys is None else revise_keys
@@ -112,6 +150,7 @@ class SAMRunner(Runner):
             _load_checkpoint_to_model(model, content, strict, self.logger, keys)
         except RuntimeError as error:
             raise CheckpointError(f'{filename} does not fit: {error}') from None
+        self._show_weights_to_hooks()
         return content
 
     def resume(
@@ -127,17 +166,30 @@ class SAMRunner(Runner):
             ``map_location`` says.
 
         Raises:
-            CheckpointError: the file is damaged, is not mmsam's, or is of another model,
-                optimizer, schedule or number of images an iteration.
+            CheckpointError: the file is damaged, is not mmsam's, was saved between two updates, or
+                is of another model, optimizer, schedule or number of images an iteration.
         """
         content = read_training_checkpoint(Path(filename))
         model = self.model.module if is_model_wrapper(self.model) else self.model
         meta = content['meta']
         self._check_global_batch(meta, filename)
+        # by epochs nothing waits for an update, and mmengine warns of the loss
+        if meta.get('between_updates') and isinstance(self.train_loop, IterBasedTrainLoop):
+            raise CheckpointError(
+                f'{filename} was saved between two updates, without the gradients collected until '
+                'then: go on from another one, or start from its weights with --load-from.'
+            )
         found = describe_architecture(content['state_dict'])
         wanted = describe_architecture(model.state_dict())
         if found != wanted:
             raise CheckpointError(f'{filename} has {found} weights, the config builds {wanted}.')
+        averages = 'ema_state_dict' in content
+        if averages != any(isinstance(hook, EMAHook) for hook in self.hooks):
+            had, has = ('an', 'none') if averages else ('no', 'one')
+            raise CheckpointError(
+                f'{filename} is of a run with {had} EMAHook, the config has {has}.'
+            )
+        self.call_hook('after_load_checkpoint', checkpoint=content)  # EMAHook takes its averages
         try:
             model.load_state_dict(content['state_dict'], strict=True)
         except RuntimeError as error:
@@ -149,6 +201,7 @@ class SAMRunner(Runner):
         self.message_hub.load_state_dict(_message_hub_of_plain(content['message_hub']))
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)  # type: ignore[has-type]
+            wanted_rates = self._first_rates()
             try:
                 # a copy: the optimizer would keep tensors that are mapped from the file
                 self.optim_wrapper.load_state_dict(deepcopy(content['optimizer']))
@@ -156,6 +209,12 @@ class SAMRunner(Runner):
                 raise CheckpointError(
                     f'{filename} is of another optimizer or trains other parameters: {error}.'
                 ) from None
+            rates = self._first_rates()
+            if rates != wanted_rates:
+                self.logger.warning(
+                    f'The run began with learning rates {_distinct(rates)}, which are kept; the '
+                    f'config says {_distinct(wanted_rates)}.'
+                )
         if resume_param_scheduler:
             self._resume_schedulers(content.get('param_schedulers'), filename)
         states = content.get('random_states', ())
@@ -186,6 +245,12 @@ class SAMRunner(Runner):
                 f'{self.world_size}: the images of each iteration stay the same, sums are rounded '
                 'otherwise, and dropout draws other numbers.'
             )
+
+    def _first_rates(self) -> list[float]:
+        """Learning rates of all parameter groups before any schedule."""
+        wrappers = single_wrappers(self.optim_wrapper)
+        groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
+        return [group.get('initial_lr', group['lr']) for group in groups]
 
     def _resume_seed(self, seed: int) -> None:
         wanted = self._randomness_cfg.get('seed')
@@ -248,6 +313,7 @@ class SAMRunner(Runner):
             'seed': self.seed,
             'world_size': self.world_size,
             'batch_size': self.train_dataloader.batch_size,
+            'between_updates': is_between_updates(self.optim_wrapper),
             'experiment_name': self.experiment_name,
             'time': self.timestamp,
             'mmsam_version': __version__,
@@ -287,6 +353,10 @@ class SAMRunner(Runner):
                 find_unused_parameters=self.cfg.get('find_unused_parameters', is_sam),
             )
         return super().wrap_model(model_wrapper_cfg, model)
+
+
+def _distinct(rates: list[float]) -> str:
+    return ', '.join(f'{rate:g}' for rate in dict.fromkeys(rates))
 
 
 def _plain_of_message_hub(state: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.engine.random_state import random_states, set_random_state
 from mmsam.errors import ConfigError, StorageError
 from mmsam.registry import HOOKS
@@ -23,6 +24,8 @@ class SAMCheckpointHook(CheckpointHook):
     - ``last_checkpoint`` names a new file once that is complete, and only then older ones are
       deleted; the best one so far is deleted once the new best is complete.
     - The random states of all ranks are saved, and set again in the first iteration after a resume.
+    - With ``accumulative_counts`` a checkpoint by iteration waits for the next update: no gradient
+      is lost on resume. The best one does not wait, and is then no file to go on from.
     - A checkpoint that cannot be written (a full disk) is announced as an error, and the training
       goes on to the next one, or ends: ``on_write_error``.
 
@@ -75,6 +78,7 @@ class SAMCheckpointHook(CheckpointHook):
             save_begin=save_begin,
         )
         self.on_write_error = on_write_error
+        self._is_due = False
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -89,6 +93,24 @@ class SAMCheckpointHook(CheckpointHook):
         if runner.resumed_random_state is not None:
             set_random_state(runner.resumed_random_state)
             runner.resumed_random_state = None
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        if self.by_epoch:
+            return
+        if self.every_n_train_iters(runner, self.interval, self.save_begin) or (
+            self.save_last and self.is_last_train_iter(runner)
+        ):
+            self._is_due = True
+        if self._is_due and not is_between_updates(runner.optim_wrapper):
+            self._is_due = False
+            runner.logger.info(f'Saving checkpoint at {runner.iter + 1} iterations')
+            self._save_checkpoint(runner)
 
     def _save_checkpoint(self, runner: Runner) -> None:
         runner.random_states = random_states()

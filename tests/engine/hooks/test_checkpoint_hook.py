@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
+from tiny_run import assert_equal
 from torch import nn
 
 import mmsam.engine.runner
@@ -199,23 +200,6 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
 
 
 # ------------------------------------------------------------------------------- exact resume
-
-
-def assert_equal(a, b, where='checkpoint') -> None:
-    """Bit by bit, in all parts of two checkpoints."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_equal(a[key], b[key], f'{where}[{key!r}]')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for index, pair in enumerate(zip(a, b, strict=True)):
-            assert_equal(*pair, f'{where}[{index}]')
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b or a != a and b != b, where
 
 
 @pytest.mark.parametrize('stop', [1, 3, 5])
