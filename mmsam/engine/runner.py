@@ -12,7 +12,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 from torch.utils.data import DataLoader
@@ -28,7 +28,7 @@ from mmsam.training_checkpoint import (
 )
 from mmsam.weight_layouts import describe_architecture
 
-from .optim_wrappers import is_between_updates, single_wrappers
+from .optim_wrappers import single_wrappers
 from .random_state import RandomState
 
 
@@ -166,19 +166,14 @@ class SAMRunner(Runner):
             ``map_location`` says.
 
         Raises:
-            CheckpointError: the file is damaged, is not mmsam's, was saved between two updates, or
-                is of another model, optimizer, schedule or number of images an iteration.
+            CheckpointError: the file is damaged, is not mmsam's, or is of another model,
+                optimizer, schedule or number of images an iteration, or of a run with averaged
+                weights while this one has none, or the other way round.
         """
         content = read_training_checkpoint(Path(filename))
         model = self.model.module if is_model_wrapper(self.model) else self.model
         meta = content['meta']
         self._check_global_batch(meta, filename)
-        # by epochs nothing waits for an update, and mmengine warns of the loss
-        if meta.get('between_updates') and isinstance(self.train_loop, IterBasedTrainLoop):
-            raise CheckpointError(
-                f'{filename} was saved between two updates, without the gradients collected until '
-                'then: go on from another one, or start from its weights with --load-from.'
-            )
         found = describe_architecture(content['state_dict'])
         wanted = describe_architecture(model.state_dict())
         if found != wanted:
@@ -313,7 +308,6 @@ class SAMRunner(Runner):
             'seed': self.seed,
             'world_size': self.world_size,
             'batch_size': self.train_dataloader.batch_size,
-            'between_updates': is_between_updates(self.optim_wrapper),
             'experiment_name': self.experiment_name,
             'time': self.timestamp,
             'mmsam_version': __version__,

@@ -154,15 +154,6 @@ def assert_continued(resumed: Path, straight: Path) -> None:
         assert equal(state, states[1][number])
 
 
-def test_resume_from_continues_bit_by_bit(straight, config, tmp_path):
-    _, work_dir = straight
-    run_here(
-        train, config, '--resume-from', work_dir / 'iter_3.pth', '--work-dir', tmp_path,
-        *SIX_ITERATIONS,
-    )  # fmt: skip
-    assert_continued(tmp_path, work_dir)
-
-
 def test_resume_continues_from_the_latest(straight, config, tmp_path):
     """The work dir is that of a run which was stopped after iteration 3."""
     _, work_dir = straight
