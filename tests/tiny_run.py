@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -195,8 +196,13 @@ def run_here(tool: ModuleType, *args: object) -> None:
     """
     torch.set_num_threads(1)  # as in the processes of ``start``
     name = ['--options', f'experiment_name=in_process_{next(_RUNS)}']
-    with mock.patch.object(sys, 'argv', [str(tool.__file__), *map(str, args), *name]):
-        run_tool(tool.main, tool.parse_args())
+    try:
+        with mock.patch.object(sys, 'argv', [str(tool.__file__), *map(str, args), *name]):
+            run_tool(tool.main, tool.parse_args())
+    finally:
+        # a data loader that is garbage later would wait 5 s for each of its workers
+        for worker in multiprocessing.active_children():
+            worker.terminate()
 
 
 def refused(capsys: pytest.CaptureFixture, tool: ModuleType, *args: object) -> tuple[int, str]:

@@ -103,7 +103,7 @@ class SAMRunner(Runner):
 
         Args: as mmengine's.
         """
-        if not (auto_scale_lr or {}).get('enable', False):
+        if auto_scale_lr is None or not auto_scale_lr.get('enable', False):
             return
         base = auto_scale_lr['base_batch_size']
         for wrapper in single_wrappers(optim_wrapper):
