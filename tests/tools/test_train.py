@@ -258,7 +258,22 @@ def test_amp_trains_in_bfloat16(seed_1, config, tmp_path):
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 
+def test_auto_scale_lr(seed_1, config, tmp_path, capsys):
+    """The schedule is for 8 images an update; here there are 2."""
+    run_once(config, tmp_path, '--seed', 1, '--auto-scale-lr')
+    plain, scaled = (train_records(folder)[1]['lr'] for folder in (seed_1, tmp_path))
+    assert (plain, scaled) == (1.5e-3, pytest.approx(1.5e-3 / 4))
+    assert 'for 8 images an update, there are 2 (1 processes x 2' in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------ what is refused
+
+
+def test_auto_scale_lr_without_a_base(config, tmp_path, capsys):
+    lines = config.read_text() + '\nauto_scale_lr = None\n'
+    (tmp_path / 'tiny.py').write_text(lines)
+    code, line = refused(capsys, train, tmp_path / 'tiny.py', '--auto-scale-lr')
+    assert code == 2 and 'expected auto_scale_lr=dict(base_batch_size=N)' in line
 
 
 def test_missing_data_is_one_line_by_the_command_line(config, tmp_path):
