@@ -243,32 +243,32 @@ def run_ranks(config: Path, ranks: int, work_dir: Path, *args: object) -> None:
 
 @pytest.fixture(scope='module')
 def two_ranks(config, tmp_path_factory) -> Path:
-    """The work dir of 4 iterations of two processes with 1 image each, updated at 2 and 4."""
+    """The work dir of 6 iterations of two processes with 1 image each, updated at 2, 4 and 6."""
     work_dir = tmp_path_factory.mktemp('two_ranks') / 'run'
-    run_ranks(config, 2, work_dir, *options(4, 1))
+    run_ranks(config, 2, work_dir, *options(6, 1))
     return work_dir
 
 
 def test_two_ranks_go_on_bit_by_bit(two_ranks, config, tmp_path):
     run_ranks(
-        config, 2, tmp_path / 'run', '--resume-from', two_ranks / 'iter_2.pth', *options(4, 1)
+        config, 2, tmp_path / 'run', '--resume-from', two_ranks / 'iter_2.pth', *options(6, 1)
     )
-    assert equal(weights_of(tmp_path / 'run' / 'iter_4.pth'), weights_of(two_ranks / 'iter_4.pth'))
+    assert equal(weights_of(tmp_path / 'run' / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth'))
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_launcher_saves_once_for_all_ranks(two_ranks, config, tmp_path, number):
     work_dir = tmp_path / 'run'
-    args = ['dist_train.sh', config, 2, '--work-dir', work_dir, *options(4, 1)]
+    args = ['dist_train.sh', config, 2, '--work-dir', work_dir, *options(6, 1)]
     process = start(*args, cwd=tmp_path, PORT=str(free_port()))
-    done = finish_after_signal(process, 'Iter(train) [1/4]', number)
+    done = finish_after_signal(process, 'Iter(train) [1/6]', number)
     assert done.returncode == 75, done.stderr
     assert done.stderr.count(f'StoppedError: {number.name}: stopped after iteration ') == 2
     last_line = done.stderr.splitlines()[-1]
     assert last_line == f'{number.name} has ended the job; what its ranks saved stands above.'
-    assert not (work_dir / 'iter_4.pth').exists()
-    run_ranks(config, 2, work_dir, '--resume', *options(4, 1))
-    assert equal(weights_of(work_dir / 'iter_4.pth'), weights_of(two_ranks / 'iter_4.pth'))
+    assert not (work_dir / 'iter_6.pth').exists()
+    run_ranks(config, 2, work_dir, '--resume', *options(6, 1))
+    assert equal(weights_of(work_dir / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth'))
 
 
 def test_four_ranks_go_on_bit_by_bit(config, tmp_path):
@@ -285,20 +285,20 @@ def test_one_process_goes_on_where_two_stopped(two_ranks, config, tmp_path):
     """With the same number of images an iteration the data are the same; sums are rounded so."""
     run_here(
         train, config, '--work-dir', tmp_path, '--resume-from', two_ranks / 'iter_2.pth',
-        *options(4, 2),
+        *options(6, 2),
     )  # fmt: skip
-    ours, theirs = weights_of(tmp_path / 'iter_4.pth'), weights_of(two_ranks / 'iter_4.pth')
+    ours, theirs = weights_of(tmp_path / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth')
     start_weights = weights_of(two_ranks / 'iter_2.pth')
     moved = max(float((theirs[key] - start_weights[key]).abs().max()) for key in theirs)
     apart = max(float((theirs[key] - ours[key]).abs().max()) for key in theirs)
     assert apart < 0.1 * moved
-    assert list(train_records(tmp_path)) == [3, 4]
+    assert list(train_records(tmp_path)) == [3, 4, 5, 6]
 
 
 def test_another_number_of_images_an_iteration_is_refused(two_ranks, config, tmp_path, capsys):
     code, line = refused(
         capsys, train, config, '--work-dir', tmp_path, '--resume-from', two_ranks / 'iter_2.pth',
-        *options(4, 1),
+        *options(6, 1),
     )  # fmt: skip
     assert code == 4
     assert '2 images an iteration (2 processes of 1), now it would be 1 (1 of 1)' in line
