@@ -84,10 +84,10 @@ def export(checkpoint: str, out: Path, layout: str, base: str | None = None) -> 
     if differing:
         raise CheckpointError(f'{out} was written, but differs in {", ".join(differing[:5])}.')
     number = sum(value.numel() for value in weights.values())
-    return (
-        f'{written}: {len(weights)} tensors, {number / 1e6:.1f} M values, '
-        f'{written.stat().st_size / 1e6:.1f} MB, read again and equal'
-    )
+    content = f'{len(weights)} tensors, {number / 1e6:.1f} M values'
+    if layout == 'slim':
+        content = f'makes, with {base}, {content}'
+    return f'{written}: {content}, {written.stat().st_size / 1e6:.1f} MB, read again and equal'
 
 
 def main(argv: list[str] | None = None) -> int:

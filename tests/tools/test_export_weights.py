@@ -127,7 +127,8 @@ def base(tmp_path, weights) -> Path:
 def slim(tmp_path, base, checkpoint, capsys) -> Path:
     path = tmp_path / 'slim.safetensors'
     arguments = [str(checkpoint), str(path), '--format', 'slim', '--base', str(base)]
-    assert export_weights.main(arguments) == 0, capsys.readouterr().err
+    assert export_weights.main(arguments) == 0
+    assert f'{path}: makes, with {base}, ' in capsys.readouterr().out
     return path
 
 
