@@ -5,3 +5,4 @@ optim_wrapper = dict(
     optimizer=dict(lr=2e-5),
     accumulative_counts=4,
 )
+auto_scale_lr = dict(base_batch_size=8)  # 4 accumulated batches of 2

@@ -41,6 +41,11 @@ from mmsam.weight_layouts import (
 
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 _SHOWN_KEYS = 5
+_SHOWN_DIGITS = 12
+
+_BASE = 'base_sha256'
+_WHOLE = 'whole_sha256'
+"""Metadata of a slim file: digests of the weights it builds upon, and of those it makes of them."""
 
 # ---------------------------------------------------------------------------------------- reading
 
@@ -68,10 +73,18 @@ def read_state_dict(source: str) -> StateDict:
         path = _weights_file(Path(source).expanduser())
     try:
         check_kind(path, str(path))
-        is_safetensors = path.suffix == '.safetensors'
-        content = _read_safetensors(path) if is_safetensors else read_torch_file(path)
+        if path.suffix == '.safetensors':
+            content, notes = _read_safetensors(path)
+        else:
+            content, notes = read_torch_file(path), {}
     except OSError as error:
         raise CheckpointError(f'{path} cannot be read: {error}.') from None
+    if _BASE in notes:
+        raise CheckpointError(
+            f'{path} holds only the tensors that were trained: join it with the weights that the '
+            f'training started from (digest {notes[_BASE][:_SHOWN_DIGITS]}...) by '
+            f'tools/export_weights.py {path} OUT --base WEIGHTS.'
+        )
     state_dict = _without_wrappers(_find_tensors(content, path), path)
     if any(key.startswith('vision_encoder.') for key in state_dict):
         print_log(f'{path} has the layout of Hugging Face: keys converted', logger='current')
@@ -128,9 +141,11 @@ def _download(url: str) -> Path:
     return target
 
 
-def _read_safetensors(path: Path) -> StateDict:
+def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
+    """The tensors of a file, and its metadata."""
     try:
-        return safetensors.torch.load_file(path, device='cpu')
+        with safetensors.safe_open(path, 'pt', device='cpu') as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         size, expected = path.stat().st_size, _safetensors_size(path)
         if size < expected:
@@ -378,3 +393,91 @@ def save_hugging_face(state_dict: Mapping[str, Tensor], folder: str | Path) -> N
 
 def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+
+
+# ------------------------------------------------------------------------------------- slim files
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, shapes and values of a stock state dict, in the order of the names.
+
+    It belongs to the weights, not to a file: the same weights as ``.pth`` and as safetensors, in
+    the stock and in Hugging Face's layout, have the same one.
+
+    Args:
+        state_dict: see ``stock_state_dict``.
+    """
+    digest = sha256()
+    for key, value in sorted(stock_state_dict(state_dict).items()):
+        digest.update(f'{key} {tuple(value.shape)}\n'.encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()
+
+
+def save_slim_weights(state_dict: Mapping[str, Tensor], base: str, path: Path) -> None:
+    """Write only the tensors that differ from ``base``, a safetensors file.
+
+    Its metadata names the ``architecture`` and the digests of the base and of the whole weights.
+
+    Args:
+        state_dict: see ``stock_state_dict``.
+        base: what the training started from, see ``read_state_dict``.
+        path: file to write, ``*.safetensors``.
+
+    Raises:
+        CheckpointError: one of the two is no whole SAM, they have other tensors, or all are equal.
+        StorageError: the file cannot be written.
+    """
+    weights, start = stock_state_dict(state_dict), stock_state_dict(read_state_dict(base))
+    if odd := weights.keys() ^ start.keys():
+        raise CheckpointError(f'{base} is of another model: only one of the two has {_show(odd)}.')
+    changed = {key: value for key, value in weights.items() if not _same_bits(value, start[key])}
+    if not changed:
+        raise CheckpointError(f'Nothing was trained: the weights are those of {base}.')
+    notes = {
+        'format': 'pt',
+        'architecture': str(describe_architecture(weights)),
+        _BASE: weights_digest(start),
+        _WHOLE: weights_digest(weights),
+    }
+    content = safetensors.torch.save(changed, notes)
+    write_atomically(path, lambda partial_path: _write_bytes(partial_path, content))
+
+
+def is_slim_file(source: str) -> bool:
+    """Whether ``source`` is a file of ``save_slim_weights``.
+
+    Raises:
+        CheckpointError: it is a damaged safetensors file.
+    """
+    path = Path(source)
+    return path.suffix == '.safetensors' and path.is_file() and _BASE in _read_safetensors(path)[1]
+
+
+def join_slim_weights(path: Path, base: str) -> StateDict:
+    """The whole weights, bit for bit, of a slim file and what its training started from.
+
+    Args:
+        path: of ``save_slim_weights``.
+        base: in any layout and format, see ``read_state_dict``.
+
+    Raises:
+        CheckpointError: ``base`` has other weights, or a file is damaged.
+    """
+    changed, notes = _read_safetensors(path)
+    start = stock_state_dict(read_state_dict(base))
+    found = weights_digest(start)
+    if found != notes[_BASE]:
+        raise CheckpointError(
+            f'{path} builds upon weights with the digest {notes[_BASE][:_SHOWN_DIGITS]}..., '
+            f'{base} has {found[:_SHOWN_DIGITS]}...'
+        )
+    whole = {**start, **changed}
+    if weights_digest(whole) != notes.get(_WHOLE):
+        raise CheckpointError(f'{path} is damaged: with {base} it does not make what it was.')
+    return whole
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    """Whether two float32 tensors are equal, also in the sign of a zero."""
+    return torch.equal(first.view(torch.int32), second.view(torch.int32))

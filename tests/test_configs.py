@@ -113,6 +113,14 @@ def test_hooks_metrics_and_schedules_build(path):
         assert registry.LOOPS.get(loop.type)
 
 
+@EACH_CONFIG
+def test_its_learning_rates_are_for_its_own_images_an_update(path):
+    """So --auto-scale-lr changes nothing in one process, unless the batches are changed."""
+    config = Config.fromfile(path)
+    images = config.train_dataloader.batch_size * config.optim_wrapper.get('accumulative_counts', 1)
+    assert config.auto_scale_lr == dict(base_batch_size=images)
+
+
 def loaders_of(config: Config) -> dict[str, Any]:
     return {name: config[name] for name in config if name.endswith('_dataloader')}
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -195,8 +196,13 @@ def run_here(tool: ModuleType, *args: object) -> None:
     """
     torch.set_num_threads(1)  # as in the processes of ``start``
     name = ['--options', f'experiment_name=in_process_{next(_RUNS)}']
-    with mock.patch.object(sys, 'argv', [str(tool.__file__), *map(str, args), *name]):
-        run_tool(tool.main, tool.parse_args())
+    try:
+        with mock.patch.object(sys, 'argv', [str(tool.__file__), *map(str, args), *name]):
+            run_tool(tool.main, tool.parse_args())
+    finally:
+        # a data loader that is garbage later would wait 5 s for each of its workers
+        for worker in multiprocessing.active_children():
+            worker.terminate()
 
 
 def refused(capsys: pytest.CaptureFixture, tool: ModuleType, *args: object) -> tuple[int, str]:
@@ -227,3 +233,20 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(
         torch.equal(first[key], second[key]) for key in first
     )
+
+
+def assert_equal(a, b, where='checkpoint') -> None:
+    """Bit by bit, in all parts of two checkpoints."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f'{where}[{key!r}]')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            assert_equal(*pair, f'{where}[{index}]')
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or a != a and b != b, where

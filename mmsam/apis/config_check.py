@@ -105,6 +105,7 @@ _LEAST: dict[str, int] = {
     'train_cfg.max_epochs': 1,
     'train_cfg.val_interval': 1,
     'optim_wrapper.accumulative_counts': 1,
+    'auto_scale_lr.base_batch_size': 1,
     **{f'{loader}.batch_size': 1 for loader in _LOADERS},
     **{f'{loader}.num_workers': 0 for loader in _LOADERS},
 }
@@ -262,6 +263,9 @@ def _check_values(config: Config) -> None:
                 raise ConfigError(
                     f'{loader}.persistent_workers: expected False as num_workers is 0, got True.'
                 )
+    scaling = config.get('auto_scale_lr')
+    if scaling is not None and not (isinstance(scaling, dict) and 'base_batch_size' in scaling):
+        raise ConfigError(f'auto_scale_lr: expected dict(base_batch_size=N), got {scaling!r}.')
     optimizer = value_at(config, 'optim_wrapper.optimizer')
     if isinstance(optimizer, dict) and 'lr' in optimizer:
         rate = optimizer['lr']

@@ -6,11 +6,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from mmengine.runner import autocast
 from torch import nn
 
 from mmsam.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+
+
+def single_wrappers(optim_wrapper: OptimWrapper) -> list[OptimWrapper]:
+    """The wrapper of each optimizer: one, or those of an ``OptimWrapperDict``."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return list(optim_wrapper.values())
+    return [optim_wrapper]
+
+
+def is_between_updates(optim_wrapper: OptimWrapper) -> bool:
+    """Whether gradients are collected (``accumulative_counts``) that no update has used yet.
+
+    They are in no checkpoint, and differ between the ranks.
+    """
+    return not all(wrapper.should_update() for wrapper in single_wrappers(optim_wrapper))
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -8,9 +8,14 @@ from typing import Any
 
 import torch
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process, master_only
+from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
+<<<<<<< HEAD
 from mmengine.optim import OptimWrapperDict
+=======
+from mmengine.optim import OptimWrapper
+>>>>>>> h-resume
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -29,9 +34,13 @@ from mmsam.training_checkpoint import (
 )
 from mmsam.weight_layouts import describe_architecture
 
+<<<<<<< HEAD
 from . import slurm
 from .agreement import raised_by_all
 from .loader_workers import WORKER_TIMEOUT, worker_failures
+=======
+from .optim_wrappers import single_wrappers
+>>>>>>> h-resume
 from .random_state import RandomState
 
 _RESUMED_META = frozenset({'epoch', 'iter', 'seed', 'world_size', 'batch_size'})
@@ -103,6 +112,40 @@ class SAMRunner(Runner):
         if self._resume and self._load_from is None and not self._has_loaded:  # type: ignore[has-type]
             self._load_from = str(self._of_main_process(self._latest_checkpoint))
         super().load_or_resume()
+        if not self._has_loaded:
+            self._show_weights_to_hooks()
+
+    def _show_weights_to_hooks(self) -> None:
+        """Tell hooks which weights the run starts from: EMAHook has copied the model before."""
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        self.call_hook('after_load_checkpoint', checkpoint={'state_dict': model.state_dict()})
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
+    ) -> None:
+        """Scale all learning rates by images an update / ``base_batch_size``, if ``enable`` is set.
+
+        mmengine counts the images of an iteration, of which ``accumulative_counts`` make an update.
+
+        Args: as mmengine's.
+        """
+        if auto_scale_lr is None or not auto_scale_lr.get('enable', False):
+            return
+        base = auto_scale_lr['base_batch_size']
+        for wrapper in single_wrappers(optim_wrapper):
+            counts = wrapper._accumulative_counts
+            images = self.world_size * self.train_dataloader.batch_size * counts
+            changes = {}
+            for group in wrapper.param_groups:
+                before = group['lr']
+                group['lr'] = before * images / base
+                changes[before] = group['lr']
+            self.logger.info(
+                f'Learning rates are for {base} images an update, there are {images} '
+                f'({self.world_size} processes x {self.train_dataloader.batch_size} images x '
+                f'{counts} accumulated): '
+                + ', '.join(f'{before:g} becomes {after:g}' for before, after in changes.items())
+            )
 
     def continue_requeued_job(self) -> None:
         """If Slurm has requeued this job, resume from what it has saved instead of starting again.
@@ -163,6 +206,7 @@ class SAMRunner(Runner):
         self._has_loaded = True
         if hasattr(model, 'load_weights'):
             model.load_weights(filename)
+            self._show_weights_to_hooks()
             return {'state_dict': model.state_dict()}
         content = {'state_dict': read_state_dict(filename)}
         check_finite(content['state_dict'], filename)
@@ -171,6 +215,7 @@ class SAMRunner(Runner):
             _load_checkpoint_to_model(model, content, strict, self.logger, keys)
         except RuntimeError as error:
             raise CheckpointError(f'{filename} does not fit: {error}') from None
+        self._show_weights_to_hooks()
         return content
 
     def resume(
@@ -187,7 +232,8 @@ class SAMRunner(Runner):
 
         Raises:
             CheckpointError: the file is damaged, is not mmsam's, or is of another model,
-                optimizer, schedule or number of images an iteration.
+                optimizer, schedule or number of images an iteration, or of a run with averaged
+                weights while this one has none, or the other way round.
         """
         content = read_training_checkpoint(Path(filename))
         model = self.model.module if is_model_wrapper(self.model) else self.model
@@ -202,7 +248,17 @@ class SAMRunner(Runner):
         wanted = describe_architecture(model.state_dict())
         if found != wanted:
             raise CheckpointError(f'{filename} has {found} weights, the config builds {wanted}.')
+<<<<<<< HEAD
         check_finite(content['state_dict'], filename)
+=======
+        averages = 'ema_state_dict' in content
+        if averages != any(isinstance(hook, EMAHook) for hook in self.hooks):
+            had, has = ('an', 'none') if averages else ('no', 'one')
+            raise CheckpointError(
+                f'{filename} is of a run with {had} EMAHook, the config has {has}.'
+            )
+        self.call_hook('after_load_checkpoint', checkpoint=content)  # EMAHook takes its averages
+>>>>>>> h-resume
         try:
             model.load_state_dict(content['state_dict'], strict=True)
         except RuntimeError as error:
@@ -214,7 +270,11 @@ class SAMRunner(Runner):
         self.message_hub.load_state_dict(_message_hub_of_plain(content['message_hub']))
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)  # type: ignore[has-type]
+<<<<<<< HEAD
             _check_trained(meta.get('trained'), _trained_names(self.optim_wrapper, model), filename)
+=======
+            wanted_rates = self._first_rates()
+>>>>>>> h-resume
             try:
                 # a copy: the optimizer would keep tensors that are mapped from the file
                 self.optim_wrapper.load_state_dict(deepcopy(content['optimizer']))
@@ -222,6 +282,12 @@ class SAMRunner(Runner):
                 raise CheckpointError(
                     f'{filename} is of another optimizer or trains other parameters: {error}.'
                 ) from None
+            rates = self._first_rates()
+            if rates != wanted_rates:
+                self.logger.warning(
+                    f'The run began with learning rates {_distinct(rates)}, which are kept; the '
+                    f'config says {_distinct(wanted_rates)}.'
+                )
         if resume_param_scheduler:
             self._resume_schedulers(content.get('param_schedulers'), filename)
         states = content.get('random_states', ())
@@ -252,6 +318,12 @@ class SAMRunner(Runner):
                 f'{self.world_size}: the images of each iteration stay the same, sums are rounded '
                 'otherwise, and dropout draws other numbers.'
             )
+
+    def _first_rates(self) -> list[float]:
+        """Learning rates of all parameter groups before any schedule."""
+        wrappers = single_wrappers(self.optim_wrapper)
+        groups = [group for wrapper in wrappers for group in wrapper.optimizer.param_groups]
+        return [group.get('initial_lr', group['lr']) for group in groups]
 
     def _resume_seed(self, seed: int) -> None:
         wanted = self._randomness_cfg.get('seed')
@@ -367,6 +439,7 @@ class SAMRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
 
+<<<<<<< HEAD
 _Names = dict[str, list[list[str]]]
 
 
@@ -404,6 +477,10 @@ def _check_trained(before: _Names | None, now: _Names, filename: str) -> None:
         f'{" and ".join(changes) or "the same in other groups or order"}; set model.frozen and '
         'optim_wrapper as they were, or start from the weights with --load-from.'
     )
+=======
+def _distinct(rates: list[float]) -> str:
+    return ', '.join(f'{rate:g}' for rate in dict.fromkeys(rates))
+>>>>>>> h-resume
 
 
 def _plain_of_message_hub(state: dict[str, Any]) -> dict[str, Any]:

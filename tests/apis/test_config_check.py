@@ -60,6 +60,9 @@ WRONG_OPTIONS = [
     ('log_processor.by_epochs', True, 'no such key', 'log_processor.by_epoch?'),
     ('evaluation.intervall', 3, 'evaluation: ', 'did you mean interval?'),
     ('train_cfg.max_iters.3', 1, 'expected a dict or list in train_cfg.max_iters', 'got 800'),
+    ('auto_scale_lr.base_batch_sise', 8, 'auto_scale_lr.base_batch_sise: ', 'base_batch_size?'),
+    ('auto_scale_lr.base_batch_size', 0, 'base_batch_size: expected a whole number', 'got 0'),
+    ('auto_scale_lr', 8, 'auto_scale_lr: expected dict(base_batch_size=N)', 'got 8'),
     # names
     ('model.type', 'SAMSegmenter', "model.type: no model is called 'SAM", 'SAMSegmentor?'),
     ('model.mask_decoder.type', 'samMaskdecoder', 'no model is called', 'SAMMaskDecoder?'),

@@ -2,9 +2,11 @@ import copy
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from tiny_sam import SquaredLogits, random_batch, segmentor_config
@@ -142,6 +144,24 @@ def test_resuming_from_a_file_with_code(sam, tmp_path, monkeypatch):
 
 def test_a_single_process_is_not_wrapped(sam):
     assert type(sam.model).__name__ == 'SAMSegmentor'
+
+
+def test_learning_rates_are_scaled_by_images_an_update():
+    """3 processes x 2 images x 4 accumulated of a base of 8; all groups, and the logged rate."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = [dict(params=model[0].parameters()), dict(params=model[1].parameters(), lr=0.01)]
+    wrapper = OptimWrapper(torch.optim.SGD(groups, lr=0.1), accumulative_counts=4)
+    runner = SimpleNamespace(
+        world_size=3,
+        train_dataloader=SimpleNamespace(batch_size=2),
+        logger=MMLogger.get_current_instance(),
+    )
+    for off in (None, dict(base_batch_size=8), dict(base_batch_size=8, enable=False)):
+        SAMRunner.scale_lr(runner, wrapper, off)
+        assert wrapper.get_lr()['lr'] == [0.1, 0.01]
+    SAMRunner.scale_lr(runner, wrapper, dict(base_batch_size=8, enable=True))
+    assert wrapper.get_lr()['lr'] == pytest.approx([0.3, 0.03])
+    assert wrapper.get_lr()['base_lr'] == pytest.approx([0.3])
 
 
 # ---------------------------------------------------------------------------------- two ranks

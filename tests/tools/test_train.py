@@ -154,15 +154,6 @@ def assert_continued(resumed: Path, straight: Path) -> None:
         assert equal(state, states[1][number])
 
 
-def test_resume_from_continues_bit_by_bit(straight, config, tmp_path):
-    _, work_dir = straight
-    run_here(
-        train, config, '--resume-from', work_dir / 'iter_3.pth', '--work-dir', tmp_path,
-        *SIX_ITERATIONS,
-    )  # fmt: skip
-    assert_continued(tmp_path, work_dir)
-
-
 def test_resume_continues_from_the_latest(straight, config, tmp_path):
     """The work dir is that of a run which was stopped after iteration 3."""
     _, work_dir = straight
@@ -269,7 +260,22 @@ def test_amp_trains_in_bfloat16(seed_1, config, tmp_path):
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 
+def test_auto_scale_lr(seed_1, config, tmp_path, capsys):
+    """The schedule is for 8 images an update; here there are 2."""
+    run_once(config, tmp_path, '--seed', 1, '--auto-scale-lr')
+    plain, scaled = (train_records(folder)[1]['lr'] for folder in (seed_1, tmp_path))
+    assert (plain, scaled) == (1.5e-3, pytest.approx(1.5e-3 / 4))
+    assert 'for 8 images an update, there are 2 (1 processes x 2' in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------ what is refused
+
+
+def test_auto_scale_lr_without_a_base(config, tmp_path, capsys):
+    lines = config.read_text() + '\nauto_scale_lr = None\n'
+    (tmp_path / 'tiny.py').write_text(lines)
+    code, line = refused(capsys, train, tmp_path / 'tiny.py', '--auto-scale-lr')
+    assert code == 2 and 'expected auto_scale_lr=dict(base_batch_size=N)' in line
 
 
 def test_missing_data_is_one_line_by_the_command_line(config, tmp_path):

@@ -6,6 +6,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
+auto_scale_lr = dict(base_batch_size=8)  # images an update that lr is for
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=40, by_epoch=False),
     dict(type='CosineAnnealingLR', by_epoch=False),

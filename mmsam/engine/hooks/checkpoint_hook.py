@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.engine.random_state import random_states, set_random_state
 from mmsam.errors import ConfigError, StorageError
 from mmsam.registry import HOOKS
@@ -23,6 +24,9 @@ class SAMCheckpointHook(CheckpointHook):
     - ``last_checkpoint`` names a new file once that is complete, and only then older ones are
       deleted; the best one so far is deleted once the new best is complete.
     - The random states of all ranks are saved, and set again in the first iteration after a resume.
+    - With ``accumulative_counts`` a checkpoint by iteration waits for the next update: gradients
+      are in no file, and a run that goes on from it loses none. The best one does not wait: it is
+      no file to go on from.
     - A checkpoint that cannot be written (a full disk) is announced as an error, and the training
       goes on to the next one, or ends: ``on_write_error``.
 
@@ -75,6 +79,7 @@ class SAMCheckpointHook(CheckpointHook):
             save_begin=save_begin,
         )
         self.on_write_error = on_write_error
+        self._is_due = False
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -95,12 +100,32 @@ class SAMCheckpointHook(CheckpointHook):
             set_random_state(runner.resumed_random_state)
             runner.resumed_random_state = None
 
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | tuple | list | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        if self.by_epoch:
+            return
+        if self.every_n_train_iters(runner, self.interval, self.save_begin) or (
+            self.save_last and self.is_last_train_iter(runner)
+        ):
+            self._is_due = True
+        if self._is_due and not self._must_wait(runner):
+            self._is_due = False
+            runner.logger.info(f'Saving checkpoint at {runner.iter + 1} iterations')
+            self._save_checkpoint(runner)
+
     def _save_checkpoint(self, runner: Runner) -> None:
         runner.random_states = random_states()
         super()._save_checkpoint(runner)
 
     @master_only
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        if self._must_wait(runner):  # mmengine saves again after a new best score
+            return
         path = self._path(step)
         last, kept = self.last_ckpt, list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
         now_kept = [*(number for number in kept if number != step), step]
@@ -139,12 +164,17 @@ class SAMCheckpointHook(CheckpointHook):
             info.update(old_info)
             self._announce(runner, error)
             return
+        if self._must_wait(runner) and info != old_info:
+            self._is_due = True  # on all ranks alike
         new_paths = self._best_paths()
         self._set_best_paths({key: new_paths[key] or path for key, path in old_paths.items()})
         if is_main_process():
             for key, path in old_paths.items():
                 if path and new_paths[key] not in (None, path):
                     remove_training_checkpoint(Path(path))
+
+    def _must_wait(self, runner: Runner) -> bool:
+        return not self.by_epoch and is_between_updates(runner.optim_wrapper)
 
     def _path(self, step: int) -> Path:
         return Path(self.out_dir) / self.filename_tmpl.format(step)

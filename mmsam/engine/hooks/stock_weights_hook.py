@@ -16,8 +16,9 @@ class StockWeightsHook(Hook):
     """Write ``WORK_DIR/sam_<architecture>_tuned.pth`` at the end of training.
 
     It holds the best checkpoint's weights where one was kept, else the last ones, under upstream's
-    keys and nothing else. The name carries the architecture, from which some labelling tools
-    read it. Models that are no whole SAM are left alone.
+    keys and nothing else. With ``EMAHook`` they are the averaged ones, which were validated. The
+    name carries the architecture, from which some labelling tools read it. Models that are no whole
+    SAM are left alone.
     """
 
     priority = 'LOWEST'  # after CheckpointHook wrote the last checkpoint
@@ -31,7 +32,9 @@ class StockWeightsHook(Hook):
         if best is not None and Path(best).is_file():
             state_dict, origin = read_state_dict(str(best)), Path(best).name
         else:
-            state_dict, origin = model.state_dict(), 'the last iteration'
+            checkpoint = {'state_dict': model.state_dict()}
+            runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)  # EMAHook's averages
+            state_dict, origin = checkpoint['state_dict'], 'the last iteration'
         name = model.image_encoder.arch_name
         path = Path(runner.work_dir) / f'sam_{name + "_" if name else ""}tuned.pth'
         save_stock_weights(state_dict, path)

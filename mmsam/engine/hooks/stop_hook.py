@@ -8,6 +8,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmsam import stop_signal
+from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.errors import StoppedError
 from mmsam.registry import HOOKS
 
@@ -19,10 +20,10 @@ _DUE = 'validation_due'
 class StopHook(Hook):
     """End after the iteration in which any rank got SIGTERM, SIGUSR1 or SIGINT (Ctrl-C).
 
-    All ranks agree on that iteration; its checkpoint is saved, where checkpoints are saved by
-    iteration, and a run that resumes from it ends as one that was never stopped. A signal during a
-    validation is followed after the iteration behind it. Without ``mmsam.stop_signal.listen``
-    signals do what they always do.
+    With ``accumulative_counts`` it is the next iteration that ends in an update. All ranks agree on
+    it; its checkpoint is saved, where checkpoints are saved by iteration, and a run that resumes
+    from it ends as one that was never stopped. A signal during a validation is followed after the
+    iteration behind it. Without ``mmsam.stop_signal.listen`` signals do what they always do.
 
     Raises:
         StoppedError: the run is saved and has to end.
@@ -50,7 +51,7 @@ class StopHook(Hook):
         if torch.cuda.is_available():
             number = number.cuda()
         all_reduce(number, op='max')
-        if not number:
+        if not number or is_between_updates(runner.optim_wrapper):
             return
         stop_signal.forget()
         done = runner.iter + 1

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+<<<<<<< HEAD
 from mmengine.runner import Runner
+=======
+from tiny_run import assert_equal
+>>>>>>> h-resume
 from torch import nn
 
 import mmsam.engine.runner
@@ -55,8 +60,13 @@ _NAMES = itertools.count()
 
 def make_runner(
     work_dir: Path, max_iters: int = 6, scores: list[float] | None = None, resume: bool = False,
+<<<<<<< HEAD
     load_from: Path | None = None, batch_size: int = 2, optim_wrapper: dict | None = None,
     frozen: str = '', **checkpoint,
+=======
+    load_from: Path | None = None, batch_size: int = 2, optim: dict | None = None,
+    hooks: tuple = (), **checkpoint,
+>>>>>>> h-resume
 ) -> SAMRunner:  # fmt: skip
     """Saves after each iteration; validates after each one if it gets ``scores``.
 
@@ -85,6 +95,7 @@ def make_runner(
             sampler=dict(type='SeededInfiniteSampler'),
         ),
         train_cfg=dict(by_epoch=False, max_iters=max_iters, val_interval=1),
+<<<<<<< HEAD
         optim_wrapper=dict(
             constructor='TrainableParamsConstructor', optimizer=dict(type='Adam', lr=0.1),
             **(optim_wrapper or {}),
@@ -92,7 +103,16 @@ def make_runner(
         param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
         default_hooks=dict(
             checkpoint=dict(type='SAMCheckpointHook', by_epoch=False, interval=1) | checkpoint,
+=======
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1), **(optim or {})),
+        param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
+        default_hooks=dict(
+            checkpoint=dict(
+                type='SAMCheckpointHook', by_epoch=False, **{'interval': 1, **checkpoint}
+            ),
+>>>>>>> h-resume
         ),
+        custom_hooks=list(hooks),
         log_processor=dict(by_epoch=False),
         log_level='ERROR',
         default_scope='mmsam',
@@ -202,6 +222,28 @@ def test_the_first_best_one_cannot_be_written(tmp_path, monkeypatch):
     assert runner.message_hub.get_info('best_score') == 0.1
 
 
+ACCUMULATE = dict(accumulative_counts=3)
+
+
+def test_checkpoints_wait_for_the_update(tmp_path):
+    """Of 3 iterations each, and of the last iteration."""
+    make_runner(tmp_path, 8, optim=ACCUMULATE, interval=2, max_keep_ckpts=9).train()
+    assert names(tmp_path) == ['iter_3.pth', 'iter_6.pth', 'iter_8.pth']
+
+
+def test_a_best_score_between_updates_is_saved_with_the_next_one(tmp_path):
+    """mmengine would save at once, and name it as the one to go on from."""
+    scores = [0.1, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]
+    runner = make_runner(tmp_path, 8, scores, optim=ACCUMULATE, interval=5, max_keep_ckpts=9)
+    runner.train()
+    assert names(tmp_path) == [
+        'best_toy_score_iter_4.pth', 'iter_3.pth', 'iter_6.pth', 'iter_8.pth'
+    ]  # fmt: skip
+    saved = {n: read_training_checkpoint(tmp_path / f'iter_{n}.pth') for n in (3, 6)}
+    best = {n: content['message_hub']['runtime_info']['best_score'] for n, content in saved.items()}
+    assert best == {3: 0.1, 6: 0.5}
+
+
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / '.iter_9.pth.123.partial').write_bytes(b'half')
     make_runner(tmp_path, max_iters=1).train()
@@ -209,23 +251,6 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
 
 
 # ------------------------------------------------------------------------------- exact resume
-
-
-def assert_equal(a, b, where='checkpoint') -> None:
-    """Bit by bit, in all parts of two checkpoints."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_equal(a[key], b[key], f'{where}[{key!r}]')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for index, pair in enumerate(zip(a, b, strict=True)):
-            assert_equal(*pair, f'{where}[{index}]')
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b or a != a and b != b, where
 
 
 @pytest.mark.parametrize('stop', [1, 3, 5])
@@ -387,3 +412,91 @@ def test_code_in_the_meta_of_a_checkpoint_is_not_run(tmp_path):
     mmsam.engine.runner.save_training_checkpoint(content, path)
     make_runner(tmp_path, 3, resume=True).train()
     assert not (tmp_path / 'ran').exists()
+
+
+# ---------------------------------------------------------------------------- averaged weights
+
+
+EMA = dict(type='EMAHook', momentum=0.25)
+
+
+class SeesWeights(Hook):
+    """Notes the model's first weight in every validation."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if batch_idx == 0:
+            self.seen.append(float(runner.model.linear.weight[0, 0]))
+
+
+def first_weight(path: Path, state: str = 'state_dict', key: str = 'linear.weight') -> float:
+    return float(read_training_checkpoint(path)[state][key][0, 0])
+
+
+def test_averages_are_validated_saved_and_gone_on_from(tmp_path):
+    """Each one moves a quarter of the way to the trained weights; the first is a copy."""
+    validated = SeesWeights()
+    make_runner(tmp_path, 4, [0.0] * 4, hooks=(EMA, validated), max_keep_ckpts=9).train()
+    trained = [
+        first_weight(tmp_path / f'iter_{n}.pth', 'ema_state_dict', 'module.linear.weight')
+        for n in range(1, 5)
+    ]
+    average, averages = trained[0], []
+    for value in trained:
+        average += 0.25 * (value - average)
+        averages.append(average)
+    assert validated.seen == pytest.approx(averages)
+    saved = [first_weight(tmp_path / f'iter_{n}.pth') for n in range(1, 5)]
+    assert saved == validated.seen
+    assert len(set(trained + saved[1:])) == 7
+
+
+def test_averages_start_from_the_loaded_weights(tmp_path):
+    """mmengine copies the model before it loads; the first validation would be of that copy."""
+    make_runner(tmp_path / 'first', 2).train()
+    weights = tmp_path / 'first' / 'iter_2.pth'
+    validated = SeesWeights()
+    hooks = (EMA, validated, dict(type='ZeroShotHook'))
+    make_runner(tmp_path / 'run', 1, [0.0] * 2, hooks=hooks, load_from=weights).train()
+    assert len(validated.seen) == 2 and validated.seen[0] == first_weight(weights)
+
+
+def test_averages_start_from_the_initialized_weights(tmp_path):
+    validated = SeesWeights()
+    hooks = (EMA, validated, dict(type='ZeroShotHook'))
+    runner = make_runner(tmp_path, 1, [0.0] * 2, hooks=hooks)
+    runner.model.init_weights = lambda: nn.init.constant_(runner.model.linear.weight, 0.5)
+    runner.train()
+    assert len(validated.seen) == 2 and validated.seen[0] == 0.5
+
+
+@pytest.mark.parametrize('before', [(), (EMA,)], ids=['without', 'with'])
+def test_with_and_without_averages_are_two_trainings(tmp_path, before):
+    make_runner(tmp_path, 2, hooks=before).train()
+    now = () if before else (EMA,)
+    words = 'an EMAHook, the config has none' if before else 'no EMAHook, the config has one'
+    with pytest.raises(CheckpointError, match=words):
+        make_runner(tmp_path, 4, resume=True, hooks=now).train()
+
+
+# ------------------------------------------------------------------------------ learning rates
+
+
+def test_the_rates_of_the_run_are_kept_and_the_difference_is_said(tmp_path, monkeypatch):
+    """Scaled when it began, they are scaled when it goes on."""
+    runner = make_runner(tmp_path, 2)
+    runner.auto_scale_lr = dict(enable=True, base_batch_size=8)
+    runner.train()
+    assert runner.optim_wrapper.param_groups[0]['initial_lr'] == 0.025  # 2 images of 8
+    for scaled in (True, False):
+        resumed = make_runner(tmp_path, 4, load_from=tmp_path / 'iter_2.pth', resume=True)
+        if scaled:
+            resumed.auto_scale_lr = runner.auto_scale_lr
+        warnings = []
+        monkeypatch.setattr(resumed.logger, 'warning', warnings.append)
+        resumed.train()
+        assert resumed.optim_wrapper.param_groups[0]['initial_lr'] == 0.025
+        said = 'The run began with learning rates 0.025, which are kept; the config says 0.1.'
+        assert warnings.count(said) == (not scaled)

@@ -8,14 +8,30 @@ from tiny_sam import TINY_ARCH, build_segmentor
 from mmsam.engine.hooks import StockWeightsHook
 
 
-def run_hook(model, work_dir, best=None):
-    """``after_train`` of a finished run whose best checkpoint, if any, is the file ``best``."""
+def run_hook(model, work_dir, best=None, averages=None):
+    """``after_train`` of a finished run.
+
+    Args:
+        best: the file of its best checkpoint, if any.
+        averages: weights that EMAHook puts into whatever is saved, if it is there.
+    """
+
+    def before_save_checkpoint(name, checkpoint):
+        assert name == 'before_save_checkpoint'
+        checkpoint['state_dict'] = averages or checkpoint['state_dict']
+
     hub = MessageHub.get_instance(work_dir.name)
     if best is not None:
         hub.update_info('best_ckpt', str(best))
     logger = MMLogger.get_current_instance()
     StockWeightsHook().after_train(
-        SimpleNamespace(model=model, message_hub=hub, work_dir=str(work_dir), logger=logger)
+        SimpleNamespace(
+            model=model,
+            message_hub=hub,
+            work_dir=str(work_dir),
+            logger=logger,
+            call_hook=before_save_checkpoint,
+        )  # fmt: skip
     )
     return {path.name for path in work_dir.glob('sam_*.pth')}
 
@@ -42,6 +58,12 @@ def test_best_weights_go_first(tmp_path):
     path.unlink()  # a best checkpoint that somebody moved away
     run_hook(last, tmp_path, best=path)
     assert_opens_in_reference(tmp_path / 'sam_tuned.pth', last.state_dict())
+
+
+def test_averages_where_the_run_has_them(tmp_path):
+    averages = build_segmentor().state_dict()
+    run_hook(build_segmentor(), tmp_path, averages=averages)
+    assert_opens_in_reference(tmp_path / 'sam_tuned.pth', averages)
 
 
 def test_the_name_carries_the_architecture(tmp_path):

@@ -66,7 +66,13 @@ class SignalHook(StopHook):
 _NAMES = itertools.count()
 
 
-def train(work_dir: Path, signals: set[int], resume: bool = False, interval: int = 100) -> None:
+def train(
+    work_dir: Path,
+    signals: set[int],
+    resume: bool = False,
+    interval: int = 100,
+    accumulative_counts: int = 1,
+) -> None:
     torch.manual_seed(0)
     data = [{'inputs': torch.randn(3), 'data_samples': None} for _ in range(5)]
     model = ToyModel()
@@ -82,7 +88,9 @@ def train(work_dir: Path, signals: set[int], resume: bool = False, interval: int
         ),
         val_cfg=dict(),
         val_evaluator=Evaluator(WeightMetric(model)),
-        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        optim_wrapper=dict(
+            optimizer=dict(type='Adam', lr=0.1), accumulative_counts=accumulative_counts
+        ),
         default_hooks=dict(
             checkpoint=dict(
                 type='SAMCheckpointHook', by_epoch=False, interval=interval,
@@ -135,3 +143,16 @@ def test_an_iteration_that_was_saved_anyway(tmp_path):
     with pytest.raises(StoppedError, match='saved as .*iter_4.pth'):
         train(tmp_path, {4}, interval=2)
     assert latest_training_checkpoint(tmp_path).name == 'iter_4.pth'
+
+
+def test_between_two_updates_it_goes_on_to_the_next(tmp_path):
+    """The gradients collected by then would be lost."""
+    train(tmp_path / 'straight', set(), accumulative_counts=3)
+    with pytest.raises(StoppedError, match='SIGTERM: stopped after iteration 6; '):
+        train(tmp_path / 'run', {4}, accumulative_counts=3)
+    train(tmp_path / 'run', set(), resume=True, accumulative_counts=3)
+    weights = [
+        read_training_checkpoint(tmp_path / name / 'iter_7.pth')['state_dict']['linear.weight']
+        for name in ('straight', 'run')
+    ]
+    assert torch.equal(*weights)
