@@ -36,6 +36,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rates with the images an update (config's auto_scale_lr)",
+    )
     parser.add_argument('--seed', type=int, help="random seed; else the config's")
     parser.add_argument(
         '--deterministic', action='store_true', help='use deterministic algorithms only'
@@ -60,6 +65,13 @@ def load_training_config(args: argparse.Namespace) -> Config:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp:
         config.optim_wrapper.type = 'mmsam.BFloat16OptimWrapper'
+    if args.auto_scale_lr:
+        if config.get('auto_scale_lr') is None:
+            raise ConfigError(
+                '--auto-scale-lr: expected auto_scale_lr=dict(base_batch_size=N) in the config, N '
+                'being the images an update that its learning rates are for, got none.'
+            )
+        config.auto_scale_lr.enable = True
     if args.seed is not None:
         config.setdefault('randomness', {})['seed'] = args.seed
     if args.deterministic:

@@ -11,11 +11,7 @@ from mmengine.dist import broadcast_object_list, is_distributed, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
-<<<<<<< HEAD
-from mmengine.optim import OptimWrapperDict
-=======
-from mmengine.optim import OptimWrapper
->>>>>>> h-resume
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
@@ -34,13 +30,10 @@ from mmsam.training_checkpoint import (
 )
 from mmsam.weight_layouts import describe_architecture
 
-<<<<<<< HEAD
 from . import slurm
 from .agreement import raised_by_all
 from .loader_workers import WORKER_TIMEOUT, worker_failures
-=======
 from .optim_wrappers import single_wrappers
->>>>>>> h-resume
 from .random_state import RandomState
 
 _RESUMED_META = frozenset({'epoch', 'iter', 'seed', 'world_size', 'batch_size'})
@@ -248,9 +241,7 @@ class SAMRunner(Runner):
         wanted = describe_architecture(model.state_dict())
         if found != wanted:
             raise CheckpointError(f'{filename} has {found} weights, the config builds {wanted}.')
-<<<<<<< HEAD
         check_finite(content['state_dict'], filename)
-=======
         averages = 'ema_state_dict' in content
         if averages != any(isinstance(hook, EMAHook) for hook in self.hooks):
             had, has = ('an', 'none') if averages else ('no', 'one')
@@ -258,7 +249,6 @@ class SAMRunner(Runner):
                 f'{filename} is of a run with {had} EMAHook, the config has {has}.'
             )
         self.call_hook('after_load_checkpoint', checkpoint=content)  # EMAHook takes its averages
->>>>>>> h-resume
         try:
             model.load_state_dict(content['state_dict'], strict=True)
         except RuntimeError as error:
@@ -270,11 +260,8 @@ class SAMRunner(Runner):
         self.message_hub.load_state_dict(_message_hub_of_plain(content['message_hub']))
         if resume_optimizer:
             self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)  # type: ignore[has-type]
-<<<<<<< HEAD
             _check_trained(meta.get('trained'), _trained_names(self.optim_wrapper, model), filename)
-=======
             wanted_rates = self._first_rates()
->>>>>>> h-resume
             try:
                 # a copy: the optimizer would keep tensors that are mapped from the file
                 self.optim_wrapper.load_state_dict(deepcopy(content['optimizer']))
@@ -439,7 +426,6 @@ class SAMRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
 
-<<<<<<< HEAD
 _Names = dict[str, list[list[str]]]
 
 
@@ -477,10 +463,10 @@ def _check_trained(before: _Names | None, now: _Names, filename: str) -> None:
         f'{" and ".join(changes) or "the same in other groups or order"}; set model.frozen and '
         'optim_wrapper as they were, or start from the weights with --load-from.'
     )
-=======
+
+
 def _distinct(rates: list[float]) -> str:
     return ', '.join(f'{rate:g}' for rate in dict.fromkeys(rates))
->>>>>>> h-resume
 
 
 def _plain_of_message_hub(state: dict[str, Any]) -> dict[str, Any]:

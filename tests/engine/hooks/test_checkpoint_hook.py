@@ -9,11 +9,8 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-<<<<<<< HEAD
 from mmengine.runner import Runner
-=======
 from tiny_run import assert_equal
->>>>>>> h-resume
 from torch import nn
 
 import mmsam.engine.runner
@@ -60,13 +57,8 @@ _NAMES = itertools.count()
 
 def make_runner(
     work_dir: Path, max_iters: int = 6, scores: list[float] | None = None, resume: bool = False,
-<<<<<<< HEAD
     load_from: Path | None = None, batch_size: int = 2, optim_wrapper: dict | None = None,
-    frozen: str = '', **checkpoint,
-=======
-    load_from: Path | None = None, batch_size: int = 2, optim: dict | None = None,
-    hooks: tuple = (), **checkpoint,
->>>>>>> h-resume
+    frozen: str = '', hooks: tuple = (), **checkpoint,
 ) -> SAMRunner:  # fmt: skip
     """Saves after each iteration; validates after each one if it gets ``scores``.
 
@@ -95,7 +87,6 @@ def make_runner(
             sampler=dict(type='SeededInfiniteSampler'),
         ),
         train_cfg=dict(by_epoch=False, max_iters=max_iters, val_interval=1),
-<<<<<<< HEAD
         optim_wrapper=dict(
             constructor='TrainableParamsConstructor', optimizer=dict(type='Adam', lr=0.1),
             **(optim_wrapper or {}),
@@ -103,14 +94,6 @@ def make_runner(
         param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
         default_hooks=dict(
             checkpoint=dict(type='SAMCheckpointHook', by_epoch=False, interval=1) | checkpoint,
-=======
-        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1), **(optim or {})),
-        param_scheduler=[dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False)],
-        default_hooks=dict(
-            checkpoint=dict(
-                type='SAMCheckpointHook', by_epoch=False, **{'interval': 1, **checkpoint}
-            ),
->>>>>>> h-resume
         ),
         custom_hooks=list(hooks),
         log_processor=dict(by_epoch=False),
@@ -227,14 +210,16 @@ ACCUMULATE = dict(accumulative_counts=3)
 
 def test_checkpoints_wait_for_the_update(tmp_path):
     """Of 3 iterations each, and of the last iteration."""
-    make_runner(tmp_path, 8, optim=ACCUMULATE, interval=2, max_keep_ckpts=9).train()
+    make_runner(tmp_path, 8, optim_wrapper=ACCUMULATE, interval=2, max_keep_ckpts=9).train()
     assert names(tmp_path) == ['iter_3.pth', 'iter_6.pth', 'iter_8.pth']
 
 
 def test_a_best_score_between_updates_is_saved_with_the_next_one(tmp_path):
     """mmengine would save at once, and name it as the one to go on from."""
     scores = [0.1, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]
-    runner = make_runner(tmp_path, 8, scores, optim=ACCUMULATE, interval=5, max_keep_ckpts=9)
+    runner = make_runner(
+        tmp_path, 8, scores, optim_wrapper=ACCUMULATE, interval=5, max_keep_ckpts=9
+    )
     runner.train()
     assert names(tmp_path) == [
         'best_toy_score_iter_4.pth', 'iter_3.pth', 'iter_6.pth', 'iter_8.pth'
