@@ -43,7 +43,7 @@ def other_value(value, rng):
     if isinstance(value, bool) or value is None:
         return rng.choice(VALUES)
     if isinstance(value, int):
-        return value + rng.choice([1, -1, 0.5, value, 1000 * value, -2 * value])
+        return value + rng.choice([1, -1, 0.5, NAN, value, 1000 * value, -2 * value])
     if isinstance(value, float):
         return value + rng.choice([0.5, -1e3, 1e6, NAN, INF])
     if isinstance(value, str):
