@@ -55,7 +55,8 @@ test: setup-tests
 # what the tests do a few times, many times: faults in runs of two ranks, kill -9 while saving
 test-faults: setup-tests
 	PYTHONPATH=tests:. $(BIN)/python -W ignore tests/faults/inject.py
-	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py
+	MMSAM_FAULTS=full $(BIN)/python -m pytest tests/test_training_checkpoint.py \
+		tests/datasets/readers/test_coco_fuzz.py
 
 # needs root and the packages slurm-wlm, munge and iproute2
 test-slurm: setup-tests

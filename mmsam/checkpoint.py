@@ -430,7 +430,9 @@ def save_slim_weights(state_dict: Mapping[str, Tensor], base: str, path: Path) -
     """
     weights, start = stock_state_dict(state_dict), stock_state_dict(read_state_dict(base))
     if odd := weights.keys() ^ start.keys():
-        raise CheckpointError(f'{base} is of another model: only one of the two has {show_keys(sorted(odd))}.')
+        raise CheckpointError(
+            f'{base} is of another model: only one of the two has {show_keys(sorted(odd))}.'
+        )
     changed = {key: value for key, value in weights.items() if not _same_bits(value, start[key])}
     if not changed:
         raise CheckpointError(f'Nothing was trained: the weights are those of {base}.')

@@ -5,7 +5,7 @@ Only what certainly cannot work is refused; the rest is estimated and warned abo
 
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmsam.engine.agreement import raised_by_all
+from mmsam.engine.host_memory import SHARED_MEMORY, available_memory
 from mmsam.errors import LaunchError, StorageError
 from mmsam.registry import OPTIMIZERS
 
 from .run_config import datasets_of
-
-SHARED_MEMORY = Path('/dev/shm')
-MEMORY_INFO = Path('/proc/meminfo')
-CGROUPS = Path('/sys/fs/cgroup')
-OWN_CGROUP = Path('/proc/self/cgroup')
 
 _ADAMS_STATES = 2.0
 _NEARLY_ALL = 0.8
@@ -141,35 +137,6 @@ def _check_memory(runner: Runner, trained: int, states: float, ranks_here: int) 
         raise LaunchError(f'{what}: {advice}')
     if needed > _NEARLY_ALL * available:
         runner.logger.warning(f'{what}, which leaves little for the rest: {advice}')
-
-
-def available_memory() -> int | None:
-    """Bytes that processes of this machine or container can still get; None where nobody says."""
-    try:
-        lines = MEMORY_INFO.read_text().splitlines()
-        fields = dict(line.split(':', 1) for line in lines)
-        # kB, as 'MemAvailable:   123 kB'
-        available = sum(int(fields[key].split()[0]) for key in ('MemAvailable', 'SwapFree')) * 1024
-    except (OSError, ValueError, KeyError):
-        return None
-    return min([available, *_rooms_of_cgroups()])
-
-
-def _rooms_of_cgroups() -> Iterator[int]:
-    """Bytes left below the limits (cgroup v2) that a container or Slurm has set."""
-    try:
-        own = OWN_CGROUP.read_text().partition('0::')[2].split('\n')[0].strip('/')
-    except OSError:
-        return
-    for part in (Path(own), *Path(own).parents):
-        folder = CGROUPS / part
-        try:
-            limit = int((folder / 'memory.max').read_text())
-            used = int((folder / 'memory.current').read_text())
-            stat = dict(line.split() for line in (folder / 'memory.stat').read_text().splitlines())
-            yield max(0, limit - used + int(stat['inactive_file']))  # a cache, given back
-        except (OSError, ValueError, KeyError):  # no limit is the word 'max'
-            continue
 
 
 # ---------------------------------------------------------------------------------- shared memory

@@ -7,9 +7,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from mmsam.errors import DataError, MMSAMError
+
+from .host_memory import SHARED_MEMORY, available_memory
 
 WORKER_TIMEOUT = 600
 """Seconds that a data loader with workers waits for a batch, where the config says nothing."""
@@ -85,9 +86,9 @@ def _kill_workers() -> None:
 def _memory() -> str:
     """Memory that this machine has left for processes and for batches between them."""
     parts = []
-    with suppress(OSError):  # only Linux has these
-        found = re.search(r'MemAvailable: +(\d+) kB', Path('/proc/meminfo').read_text())
-        if found:
-            parts.append(f'{int(found[1]) / 1e6:.1f} GB of memory')
-        parts.append(f'{shutil.disk_usage("/dev/shm").free / 1e9:.1f} GB of /dev/shm')
+    available = available_memory()
+    if available is not None:
+        parts.append(f'{available / 1e9:.1f} GB of memory')
+    with suppress(OSError):  # only Linux has it
+        parts.append(f'{shutil.disk_usage(SHARED_MEMORY).free / 1e9:.1f} GB of {SHARED_MEMORY}')
     return ' and '.join(parts) or 'an unknown amount of memory'

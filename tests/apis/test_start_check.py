@@ -1,6 +1,5 @@
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
@@ -188,47 +187,6 @@ def test_no_workers_need_no_shared_memory(tmp_path, machine):
     )  # fmt: skip
     check_room(runner)
     assert runner.logger.lines == []
-
-
-def write_machine(folder: Path, limits: dict[str, tuple[str, int]]) -> None:
-    """Files as Linux has them: 5 GiB, and the groups of a process, the root's name being ''."""
-    meminfo = 'MemTotal:  9 kB\nMemAvailable: 4194304 kB\nSwapFree: 1048576 kB\nHugePages: 0\n'
-    (folder / 'meminfo').write_text(meminfo)
-    (folder / 'cgroup').write_text('0::/job/step\n')
-    for group, (limit, used) in limits.items():
-        path = folder / 'groups' / group
-        path.mkdir(parents=True, exist_ok=True)
-        (path / 'memory.max').write_text(f'{limit}\n')
-        (path / 'memory.current').write_text(f'{used}\n')
-        (path / 'memory.stat').write_text('anon 7\ninactive_file 100\n')
-
-
-@pytest.mark.parametrize(
-    ('limits', 'expected'),
-    [
-        ({}, 5 * GIB),
-        ({'': ('max', 0), 'job/step': ('max', 0)}, 5 * GIB),
-        ({'job': ('1000', 300), 'job/step': ('max', 0)}, 800),
-        ({'job': ('1000', 300), 'job/step': ('500', 500)}, 100),
-        ({'other': ('1', 1)}, 5 * GIB),
-        ({'job/step': ('1000', 5000)}, 0),
-    ],
-)
-def test_the_least_of_what_is_there_and_what_is_allowed(tmp_path, monkeypatch, limits, expected):
-    monkeypatch.undo()
-    write_machine(tmp_path, limits)
-    with (
-        mock.patch.object(start_check, 'MEMORY_INFO', tmp_path / 'meminfo'),
-        mock.patch.object(start_check, 'OWN_CGROUP', tmp_path / 'cgroup'),
-        mock.patch.object(start_check, 'CGROUPS', tmp_path / 'groups'),
-    ):
-        assert start_check.available_memory() == expected
-
-
-def test_a_machine_that_does_not_say(tmp_path, monkeypatch):
-    monkeypatch.undo()
-    monkeypatch.setattr(start_check, 'MEMORY_INFO', tmp_path / 'none')
-    assert start_check.available_memory() is None
 
 
 def test_the_estimate_is_the_size_of_a_checkpoint(data, tmp_path, monkeypatch):

@@ -726,7 +726,7 @@ FAULTS = [
     Fault('kill -9 in a save', kill_9_in_a_save, 4, 25),
     Fault('kill -9 of a launched rank', lambda s: kill_9(s, Launched, 'rank'), 0, 10),
     Fault('kill -9 of the launcher', lambda s: kill_9(s, Launched, 'launcher'), 1, 50),
-    Fault('SIGTERM to the launcher', lambda s: pre_emption(s, signal.SIGTERM), 0, 3),
+    Fault('SIGTERM to the launcher', lambda s: pre_emption(s, signal.SIGTERM), 1, 3),
     Fault('SIGUSR1 to the launcher', lambda s: pre_emption(s, signal.SIGUSR1), 1, 3),
     Fault('SIGSTOP of a rank', lambda s: stopped_rank(s, Ranks), 1, 5),
     Fault('SIGSTOP of a launched rank', lambda s: stopped_rank(s, Launched), 0, 1),

@@ -3,7 +3,6 @@
 A feature of the training that has a state, or draws random numbers, gets a row in ``FEATURES``.
 """
 
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from tiny_run import (
     assert_equal,
     equal,
     finish,
-    finish_after_signal,
     refused,
     run_here,
     start,
@@ -254,21 +252,6 @@ def test_two_ranks_go_on_bit_by_bit(two_ranks, config, tmp_path):
         config, 2, tmp_path / 'run', '--resume-from', two_ranks / 'iter_2.pth', *options(6, 1)
     )
     assert equal(weights_of(tmp_path / 'run' / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth'))
-
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_the_launcher_saves_once_for_all_ranks(two_ranks, config, tmp_path, number):
-    work_dir = tmp_path / 'run'
-    args = ['dist_train.sh', config, 2, '--work-dir', work_dir, *options(6, 1)]
-    process = start(*args, cwd=tmp_path, PORT=str(free_port()))
-    done = finish_after_signal(process, 'Iter(train) [1/6]', number)
-    assert done.returncode == 75, done.stderr
-    assert done.stderr.count(f'StoppedError: {number.name}: stopped after iteration ') == 2
-    last_line = done.stderr.splitlines()[-1]
-    assert last_line == f'{number.name} has ended the job; what its ranks saved stands above.'
-    assert not (work_dir / 'iter_6.pth').exists()
-    run_ranks(config, 2, work_dir, '--resume', *options(6, 1))
-    assert equal(weights_of(work_dir / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth'))
 
 
 def test_four_ranks_go_on_bit_by_bit(config, tmp_path):

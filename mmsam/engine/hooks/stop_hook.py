@@ -3,7 +3,7 @@
 import signal
 
 import torch
-from mmengine.dist import all_reduce, barrier
+from mmengine.dist import all_reduce, broadcast_object_list
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
@@ -56,15 +56,16 @@ class StopHook(Hook):
         stop_signal.forget()
         done = runner.iter + 1
         runner.message_hub.update_info(_DUE, self._is_validation_due(runner, done))
-        saved = None
+        saved: list[str | None] = [None]
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook) and not hook.by_epoch:
                 hook._save_checkpoint(runner)
-                saved = hook.last_ckpt
-        barrier()  # a launcher ends the others when one has ended: not while it is still written
+                saved = [hook.last_ckpt]
+        # from the main process, which writes; a launcher would end it once another one has ended
+        broadcast_object_list(saved)
         raise StoppedError(
             f'{signal.Signals(int(number)).name}: stopped after iteration {done}; '
-            + (f'go on with --resume (saved as {saved}).' if saved else 'nothing was saved.')
+            + (f'go on with --resume (saved as {saved[0]}).' if saved[0] else 'nothing was saved.')
         )
 
     def _is_validation_due(self, runner: Runner, done: int) -> bool:
