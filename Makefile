@@ -62,6 +62,7 @@ test-faults: setup-tests
 test-slurm: setup-tests
 	$(BIN)/python tests/slurm/slurm_lab.py sinfo
 	MMSAM_FAULTS=full $(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python tests/slurm/slurm_lab.py $(BIN)/python -m pytest -m slurm tests/tools/test_launch.py
 
 lint: setup-tests
 	$(BIN)/ruff check .

@@ -3,12 +3,12 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from processes import wait_until
 from tiny_run import ROOT, environment, equal, refused, run_here, start, weights_of, write_config
 
 from tools import launch
@@ -235,13 +235,6 @@ def of_slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
 
 
-def wait_until(condition, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-
-
 @pytest.mark.slurm
 @pytest.mark.skipif(not slurm_answers(), reason='SLURM_CONF is not set, or sinfo does not answer')
 def test_a_job_told_to_stop_ends_as_one_that_was_not(data, tmp_path):
@@ -270,15 +263,15 @@ custom_hooks = [*_base_.custom_hooks, dict(type='SlowHook')]
         return not of_slurm('squeue', '-h', '-t', 'PD,R,CG', '-j', job)
 
     straight = submit('straight')
-    wait_until(lambda: ended(straight), 180)
+    assert wait_until(lambda: ended(straight), 180)
     stopped = submit('stopped')
     try:
-        wait_until(lambda: 'Iter(train) [ 3/10]' in log('stopped'), 120)
+        assert wait_until(lambda: 'Iter(train) [ 3/10]' in log('stopped'), 120)
         of_slurm('scancel', '--signal=TERM', stopped)
-        wait_until(lambda: f'Requeued job {stopped}' in log('stopped'), 60)
+        assert wait_until(lambda: f'Requeued job {stopped}' in log('stopped'), 60)
         # else Slurm waits for two minutes before it starts a job again
         of_slurm('scontrol', 'update', f'job={stopped}', 'StartTime=now')
-        wait_until(lambda: ended(stopped), 400)
+        assert wait_until(lambda: ended(stopped), 400)
     finally:
         of_slurm('scancel', straight, stopped)
     assert 'resumed' in log('stopped'), log('stopped')
