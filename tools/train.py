@@ -16,7 +16,7 @@ from mmsam.apis import (
     run_tool,
 )
 from mmsam.engine import SAMRunner, init_distributed
-from mmsam.engine.hooks import StallHook, StopHook
+from mmsam.engine.hooks import MissedValidationHook, StallHook, StopHook
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
         runner = SAMRunner.from_cfg(config)
         check_room(runner)
         runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
+        runner.register_hook(MissedValidationHook())
         runner.register_hook(StopHook())
         runner.continue_requeued_job()
         runner.train()

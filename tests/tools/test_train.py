@@ -162,12 +162,13 @@ def test_resume_continues_from_the_latest(straight, config, tmp_path):
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
     run_here(train, config, '--resume', '--work-dir', tmp_path, *SIX_ITERATIONS)
     assert_continued(tmp_path, work_dir)
-    assert [r['step'] for r in scalars(tmp_path) if 'sam/mIoU' in r] == [6]
+    # that of iteration 3 is made again unless its score was the best
+    assert [r['step'] for r in scalars(tmp_path) if 'sam/mIoU' in r] in ([6], [3, 6])
     before, after = (json.loads((d / 'results.json').read_text()) for d in (work_dir, tmp_path))
     assert after['before'] == before['before'] and after['after'] == before['after']
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])  # SIGUSR1: tests/faults
 @pytest.mark.bad_input(81)
 def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path, number):
     _, work_dir = straight

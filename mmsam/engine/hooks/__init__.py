@@ -3,6 +3,7 @@
 from .checkpoint_hook import SAMCheckpointHook
 from .divergence_hook import DivergenceHook
 from .mask_loss_hook import MaskLossHook
+from .missed_validation_hook import MissedValidationHook
 from .stall_hook import StallHook
 from .stock_weights_hook import StockWeightsHook
 from .stop_hook import StopHook
@@ -11,6 +12,7 @@ from .zero_shot_hook import ZeroShotHook
 __all__ = [
     'DivergenceHook',
     'MaskLossHook',
+    'MissedValidationHook',
     'SAMCheckpointHook',
     'StallHook',
     'StockWeightsHook',

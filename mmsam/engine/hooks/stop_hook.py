@@ -5,15 +5,12 @@ import signal
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from mmsam import stop_signal
 from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.errors import StoppedError
 from mmsam.registry import HOOKS
-
-_DUE = 'validation_due'
-"""In the message hub: the run was stopped where a validation would have come next."""
 
 
 @HOOKS.register_module()
@@ -32,13 +29,6 @@ class StopHook(Hook):
     # after the schedulers' step, which belongs to the iteration, and after CheckpointHook is ready
     priority = 'LOWEST'
 
-    def before_train(self, runner: Runner) -> None:
-        info = runner.message_hub.runtime_info
-        if info.get(_DUE):
-            runner.message_hub.update_info(_DUE, False)
-            if runner.val_loop is not None:
-                runner.val_loop.run()
-
     def after_train_iter(
         self,
         runner: Runner,
@@ -55,7 +45,6 @@ class StopHook(Hook):
             return
         stop_signal.forget()
         done = runner.iter + 1
-        runner.message_hub.update_info(_DUE, self._is_validation_due(runner, done))
         saved: list[str | None] = [None]
         for hook in runner.hooks:
             if isinstance(hook, CheckpointHook) and not hook.by_epoch:
@@ -67,9 +56,3 @@ class StopHook(Hook):
             f'{signal.Signals(int(number)).name}: stopped after iteration {done}; '
             + (f'go on with --resume (saved as {saved[0]}).' if saved[0] else 'nothing was saved.')
         )
-
-    def _is_validation_due(self, runner: Runner, done: int) -> bool:
-        loop = runner.train_loop
-        if runner.val_loop is None or not isinstance(loop, IterBasedTrainLoop):
-            return False
-        return done >= loop.val_begin and (done % loop.val_interval == 0 or done == loop.max_iters)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from prettytable import PrettyTable
 
+from mmsam.atomic_file import write_text_atomically
 from mmsam.registry import HOOKS
 
 RESULTS_FILE = 'results.json'
@@ -96,7 +96,8 @@ class ZeroShotHook(Hook):
             results.images.setdefault(path, {})[stage] = score
         results.images_worse = _worse_images(results.images)
         if is_main_process():
-            _write(results, Path(runner.work_dir) / RESULTS_FILE)
+            text = json.dumps(asdict(results), indent=1)
+            write_text_atomically(Path(runner.work_dir) / RESULTS_FILE, text)
         runner.logger.info(_report(results))
 
     def after_train(self, runner: Runner) -> None:
@@ -129,13 +130,6 @@ def _read_back(runner: Runner) -> Results:
             'the tables of this run show no gain.'
         )
         return Results({}, {}, {}, [], runner.iter, {})
-
-
-def _write(results: Results, path: Path) -> None:
-    """Replace the file in one step, so that a stopped run never leaves half of one."""
-    unfinished = path.with_suffix('.json.tmp')
-    unfinished.write_text(json.dumps(asdict(results), indent=1), encoding='utf-8')
-    os.replace(unfinished, path)
 
 
 def _split_scores(metrics: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
