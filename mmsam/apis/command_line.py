@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import ctypes
+import logging
 import math
 import os
 import signal
@@ -108,6 +109,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], args: argparse.Namespac
     """
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    logging.raiseExceptions = False  # a log on a full disk: a traceback for each line
     exit_code = 0
     is_rank = args.launcher != 'none'
     try:

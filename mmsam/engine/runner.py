@@ -1,5 +1,6 @@
 """mmengine's Runner with strict loading of SAM weights and distributed training on CPUs."""
 
+import errno
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
@@ -35,6 +36,8 @@ from .agreement import raised_by_all
 from .loader_workers import WORKER_TIMEOUT, worker_failures
 from .optim_wrappers import single_wrappers
 from .random_state import RandomState
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _RESUMED_META = frozenset({'epoch', 'iter', 'seed', 'world_size', 'batch_size'})
 
@@ -75,6 +78,21 @@ class SAMRunner(Runner):
         if loader.generator is None:
             loader.generator = torch.Generator().manual_seed(seed or 0)
         return loader
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """As mmengine's; a hook that finds no room on the disk loses a record, not the run.
+
+        It is announced as an error. Of checkpoints ``SAMCheckpointHook`` knows what to do.
+        """
+        for hook in self._hooks:
+            if hasattr(hook, fn_name):
+                try:
+                    getattr(hook, fn_name)(self, **kwargs)
+                except OSError as error:
+                    if error.errno not in _NO_ROOM:
+                        raise
+                    name = type(hook).__name__
+                    self.logger.error(f'{name} cannot write: {error}. The run goes on without it.')
 
     def train(self) -> nn.Module:
         """As mmengine's; what befalls workers of data loaders becomes one ``DataError``."""

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
@@ -224,3 +225,32 @@ def train_as_one_of_two_ranks() -> None:
 
 if __name__ == '__main__':
     train_as_one_of_two_ranks()
+
+
+class FullDiskHook(Hook):
+    """Writes to a device on which no room is left, as Linux offers one."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def before_val(self, runner) -> None:
+        Path(self.path).write_text('x')
+
+
+@pytest.mark.bad_input(84)
+def test_a_hook_without_room_on_the_disk_does_not_end_the_run(sam, monkeypatch):
+    errors, called = [], []
+    monkeypatch.setattr(sam.logger, 'error', errors.append)
+    after = Hook()
+    after.before_val = called.append
+    monkeypatch.setattr(sam, '_hooks', [FullDiskHook('/dev/full'), after])
+    sam.call_hook('before_val')
+    (error,) = errors
+    assert error.startswith('FullDiskHook cannot write: [Errno 28] No space left on device')
+    assert called == [sam]
+
+
+def test_other_errors_of_a_hook_end_it(sam, monkeypatch, tmp_path):
+    monkeypatch.setattr(sam, '_hooks', [FullDiskHook(str(tmp_path / 'missing' / 'file'))])
+    with pytest.raises(FileNotFoundError):
+        sam.call_hook('before_val')

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmsam.engine.agreement import raised_by_all
 from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.engine.random_state import random_states, set_random_state
 from mmsam.errors import ConfigError, StorageError
@@ -28,7 +29,8 @@ class SAMCheckpointHook(CheckpointHook):
       are in no file, and a run that goes on from it loses none. The best one does not wait: it is
       no file to go on from.
     - A checkpoint that cannot be written (a full disk) is announced as an error, and the training
-      goes on to the next one, or ends: ``on_write_error``.
+      goes on to the next one, or ends: ``on_write_error``. A run whose last one could not be
+      written ends with that error, when all else is done.
 
     Args: as mmengine's, without those of other places than a folder; and
 
@@ -36,7 +38,7 @@ class SAMCheckpointHook(CheckpointHook):
 
     Raises:
         ConfigError: another ``on_write_error``.
-        StorageError: a checkpoint cannot be written, with 'stop'.
+        StorageError: a checkpoint cannot be written: any with 'stop', else the last one.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class SAMCheckpointHook(CheckpointHook):
         )
         self.on_write_error = on_write_error
         self._is_due = False
+        self._unsaved: StorageError | None = None
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -127,6 +130,7 @@ class SAMCheckpointHook(CheckpointHook):
         if self._must_wait(runner):  # mmengine saves again after a new best score
             return
         path = self._path(step)
+        is_new = not path.exists()
         last, kept = self.last_ckpt, list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
         now_kept = [*(number for number in kept if number != step), step]
         self._note(runner, str(path), now_kept[-self.max_keep_ckpts :])
@@ -142,11 +146,20 @@ class SAMCheckpointHook(CheckpointHook):
             name_latest(Path(runner.work_dir), path)
         except StorageError as error:
             self._note(runner, last, kept)
+            if is_new:
+                remove_training_checkpoint(path)  # whole perhaps, but without a digest
             self._announce(runner, error)
+            self._unsaved = error
             return
+        self._unsaved = None
         if self.max_keep_ckpts > 0:
             for number in now_kept[: -self.max_keep_ckpts]:
                 remove_training_checkpoint(self._path(number))
+
+    def after_run(self, runner: Runner) -> None:
+        with raised_by_all():
+            if self._unsaved is not None:
+                raise StorageError(f'{self._unsaved} The last good one: {self.last_ckpt}.')
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:

@@ -5,8 +5,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmsam.registry import HOOKS
 
-_DUE = 'validation_due'
-"""In the message hub: a validation comes next, and has not ended."""
+_DUE = 'due_validation'
+"""In the message hub: a validation comes next, and has not ended. Names with 'val' are logged."""
 
 
 @HOOKS.register_module()

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from prettytable import PrettyTable
 
 from mmsam.atomic_file import write_text_atomically
+from mmsam.errors import StorageError
 from mmsam.registry import HOOKS
 
 RESULTS_FILE = 'results.json'
@@ -97,7 +98,10 @@ class ZeroShotHook(Hook):
         results.images_worse = _worse_images(results.images)
         if is_main_process():
             text = json.dumps(asdict(results), indent=1)
-            write_text_atomically(Path(runner.work_dir) / RESULTS_FILE, text)
+            try:
+                write_text_atomically(Path(runner.work_dir) / RESULTS_FILE, text)
+            except StorageError as error:
+                runner.logger.error(f'{error} The run goes on, the next validation tries again.')
         runner.logger.info(_report(results))
 
     def after_train(self, runner: Runner) -> None:

@@ -14,6 +14,7 @@ from tiny_run import assert_equal
 from torch import nn
 
 import mmsam.engine.runner
+import mmsam.training_checkpoint
 from mmsam.engine import SAMRunner
 from mmsam.errors import CheckpointError, ConfigError, StorageError
 from mmsam.training_checkpoint import latest_training_checkpoint, read_training_checkpoint
@@ -143,14 +144,27 @@ def test_old_ones_are_deleted_after_the_new_one_is_complete(tmp_path, monkeypatc
     ]  # fmt: skip
 
 
+class EndingHook(Hook):
+    """Notes the end of a training, behind all others."""
+
+    priority = 'LOWEST'
+    ended = False
+
+    def after_train(self, runner) -> None:
+        self.ended = True
+
+
 @pytest.mark.bad_input(84)
 def test_a_full_disk_leaves_the_last_good_one_and_the_training_goes_on(tmp_path, monkeypatch):
     fail_on(monkeypatch, 'iter_4.pth', 'iter_5.pth', 'iter_6.pth')
     runner = make_runner(tmp_path, max_keep_ckpts=1)
     errors = []
     monkeypatch.setattr(runner.logger, 'error', errors.append)
-    runner.train()
-    assert runner.iter == 6
+    others = EndingHook()
+    runner.register_hook(others)
+    with pytest.raises(StorageError, match=r'iter_6.pth cannot .* The last good one: .*iter_3.pth'):
+        runner.train()
+    assert runner.iter == 6 and others.ended
     assert names(tmp_path) == ['iter_3.pth']
     assert latest_training_checkpoint(tmp_path).name == 'iter_3.pth'
     assert len(errors) == 3
@@ -162,6 +176,37 @@ def test_after_a_full_disk_the_next_one_is_saved_and_the_old_one_deleted(tmp_pat
     fail_on(monkeypatch, 'iter_4.pth', 'iter_5.pth')
     make_runner(tmp_path, max_keep_ckpts=1).train()
     assert names(tmp_path) == ['iter_6.pth']
+
+
+def test_a_new_one_that_has_no_digest_takes_no_room(tmp_path, monkeypatch):
+    original = mmsam.training_checkpoint.write_text_atomically
+
+    def write(path, text):
+        if path.name == 'iter_4.pth.sha256':
+            raise StorageError('no space.')
+        original(path, text)
+
+    monkeypatch.setattr(mmsam.training_checkpoint, 'write_text_atomically', write)
+    make_runner(tmp_path, max_iters=5).train()
+    assert names(tmp_path) == ['iter_1.pth', 'iter_2.pth', 'iter_3.pth', 'iter_5.pth']
+
+
+def test_one_that_is_written_again_stays(tmp_path, monkeypatch):
+    """After a validation with a new best score; the second attempt fails."""
+    runner = make_runner(tmp_path, max_iters=1, scores=[0.5])
+    save, calls = mmsam.engine.runner.save_training_checkpoint, []
+
+    def fail_the_second_time(content, path):
+        calls.append(path.name)
+        if calls.count('iter_1.pth') == 2:
+            raise StorageError('no space.')
+        save(content, path)
+
+    monkeypatch.setattr(mmsam.engine.runner, 'save_training_checkpoint', fail_the_second_time)
+    with pytest.raises(StorageError, match=r'no space. The last good one: .*iter_1.pth'):
+        runner.train()
+    assert calls.count('iter_1.pth') == 2
+    assert latest_training_checkpoint(tmp_path).name == 'iter_1.pth'
 
 
 def test_stop_on_a_full_disk(tmp_path, monkeypatch):
