@@ -33,6 +33,7 @@ def _rooms_of_cgroups() -> Iterator[int]:
             limit = int((folder / 'memory.max').read_text())
             used = int((folder / 'memory.current').read_text())
             stat = dict(line.split() for line in (folder / 'memory.stat').read_text().splitlines())
-            yield max(0, limit - used + int(stat['inactive_file']))  # a cache, given back
+            cache = int(stat['inactive_file']) + int(stat['active_file'])  # given back
+            yield max(0, limit - used + cache)
         except (OSError, ValueError, KeyError):  # no limit is the word 'max'
             continue

@@ -51,12 +51,17 @@ class SAMOptimWrapper(OptimWrapper):
 
     One such update would make the weights, and Adam's averages, NaN for ever. In distributed
     training the gradients are averages, hence equal, and all ranks leave out the same updates.
-    ``step_was_skipped`` says so of the latest one; ``DivergenceHook`` reports it.
+    ``step_was_skipped`` says so of the latest iteration; ``DivergenceHook`` reports it.
 
     Args: as mmengine's ``OptimWrapper``.
     """
 
     step_was_skipped = False
+
+    def update_params(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's: collect gradients, and update where it is time (``step``)."""
+        self.step_was_skipped = False
+        super().update_params(*args, **kwargs)
 
     def step(self, **kwargs: Any) -> None:
         """Clip the gradients, record ``train/grad_norm``, and update, or leave the update out."""

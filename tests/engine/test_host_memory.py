@@ -18,7 +18,7 @@ def write_machine(folder: Path, limits: dict[str, tuple[str, int]]) -> None:
         path.mkdir(parents=True, exist_ok=True)
         (path / 'memory.max').write_text(f'{limit}\n')
         (path / 'memory.current').write_text(f'{used}\n')
-        (path / 'memory.stat').write_text('anon 7\ninactive_file 100\n')
+        (path / 'memory.stat').write_text('anon 7\ninactive_file 60\nactive_file 40\n')
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class SAMCheckpointHook(CheckpointHook):
     - With ``accumulative_counts`` a checkpoint by iteration waits for the next update: gradients
       are in no file, and a run that goes on from it loses none. The best one does not wait: it is
       no file to go on from.
+    - The best one so far is found again where the work dir was moved, and is only deleted in the
+      folder of this run; one that has gone is told of, and the next validation counts as the best.
     - A checkpoint that cannot be written (a full disk) is announced as an error, and the training
       goes on to the next one, or ends: ``on_write_error``. A run whose last one could not be
       written ends with that error, when all else is done.
@@ -94,6 +96,29 @@ class SAMCheckpointHook(CheckpointHook):
             runner.logger.warning(
                 f'Checkpoints are off (interval=-1): {last}, and a run that is killed is lost.'
             )
+        if self.save_best:
+            self._find_best(runner)
+
+    def _find_best(self, runner: Runner) -> None:
+        """Where a resumed run has its best checkpoint, whose path is that of its first start."""
+        paths = self._best_paths()
+        for key, path in paths.items():
+            if path is None or Path(path).is_file():
+                continue
+            here = Path(self.out_dir) / Path(path).name
+            suffix = f'_{key}' if key else ''
+            if here.is_file():
+                paths[key] = str(here)
+                runner.message_hub.update_info(f'best_ckpt{suffix}', paths[key])
+            else:
+                paths[key] = None
+                for name in ('best_ckpt', 'best_score'):
+                    runner.message_hub.runtime_info.pop(f'{name}{suffix}', None)
+                runner.logger.warning(
+                    f'The best checkpoint so far, {path}, is not there any more, nor is {here}: '
+                    'the next validation counts as the best.'
+                )
+        self._set_best_paths(paths)
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | tuple | list | None = None
@@ -170,7 +195,8 @@ class SAMCheckpointHook(CheckpointHook):
         old_paths = self._best_paths()
         self._set_best_paths(dict.fromkeys(old_paths))  # mmengine deletes them before it saves
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            with raised_by_all():  # or ranks would differ in which score is the best
+                super()._save_best_checkpoint(runner, metrics)
         except StorageError as error:
             self._set_best_paths(old_paths)
             info.clear()
@@ -178,13 +204,18 @@ class SAMCheckpointHook(CheckpointHook):
             self._announce(runner, error)
             return
         if self._must_wait(runner) and info != old_info:
-            self._is_due = True  # on all ranks alike
+            self._is_due = True
         new_paths = self._best_paths()
         self._set_best_paths({key: new_paths[key] or path for key, path in old_paths.items()})
         if is_main_process():
             for key, path in old_paths.items():
                 if path and new_paths[key] not in (None, path):
-                    remove_training_checkpoint(Path(path))
+                    self._remove_best(Path(path))
+
+    def _remove_best(self, path: Path) -> None:
+        """Unless it belongs to the run from which this one goes on, in a folder of its own."""
+        if path.parent.resolve() == Path(self.out_dir).resolve():
+            remove_training_checkpoint(path)
 
     def _must_wait(self, runner: Runner) -> bool:
         return not self.by_epoch and is_between_updates(runner.optim_wrapper)
@@ -215,4 +246,7 @@ class SAMCheckpointHook(CheckpointHook):
     def _announce(self, runner: Runner, error: StorageError) -> None:
         if self.on_write_error == 'stop':
             raise error
-        runner.logger.error(f'{error} The training goes on; the last good one: {self.last_ckpt}.')
+        if is_main_process():
+            runner.logger.error(
+                f'{error} The training goes on; the last good one: {self.last_ckpt}.'
+            )

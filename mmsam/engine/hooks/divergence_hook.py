@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.errors import ConfigError, DivergedError
 from mmsam.registry import HOOKS
 
@@ -20,10 +21,11 @@ _SPIKE_WINDOW = 50
 
 @HOOKS.register_module()
 class DivergenceHook(Hook):
-    """Report each update that ``SAMOptimWrapper`` left out, with the images of its batch.
+    """Report each update that ``SAMOptimWrapper`` left out, with the images of its batches.
 
-    An update with a NaN or infinite gradient is never made, so weights and checkpoints stay
-    finite. A loss ten times above the median of the last 50 gives a warning.
+    These are several with ``accumulative_counts``, each with its loss. An update with a NaN or
+    infinite gradient is never made, so weights and checkpoints stay finite. A loss ten times above
+    the median of the last 50 gives a warning.
 
     Args:
         max_skipped: > 0; so many left out in a row end the training.
@@ -38,6 +40,7 @@ class DivergenceHook(Hook):
             raise ConfigError(f'max_skipped of DivergenceHook must be > 0, got {max_skipped}.')
         self.max_skipped = max_skipped
         self._skipped = 0
+        self._batches: list[str] = []  # since the last update
         self._losses: deque[float] = deque(maxlen=_SPIKE_WINDOW)
 
     def after_train_iter(
@@ -48,12 +51,17 @@ class DivergenceHook(Hook):
         outputs: dict | None = None,
     ) -> None:
         loss = outputs['loss'].item() if outputs and 'loss' in outputs else math.nan
+        self._batches.append(f'loss {loss:.4g} of {_names(data_batch)}')
+        if is_between_updates(runner.optim_wrapper):
+            self._warn_of_spike(runner, loss)
+            return
+        batches, self._batches = self._batches, []
         if not getattr(runner.optim_wrapper, 'step_was_skipped', False):
             self._skipped = 0
             self._warn_of_spike(runner, loss)
             return
         self._skipped += 1
-        reports = all_gather_object(f'loss {loss:.4g} of {_names(data_batch)}')
+        reports = all_gather_object('; '.join(batches))
         message = (
             f'Iteration {runner.iter + 1}: NaN or infinite gradient, update left out '
             f'({self._skipped} in a row): {"; ".join(reports)}.'
@@ -62,6 +70,7 @@ class DivergenceHook(Hook):
             runner.logger.error(message)
             return
         last = runner.message_hub.runtime_info.get('last_ckpt')
+        (last,) = all_gather_object(last)[:1]  # only the main process has it
         advice = f'the last checkpoint is {last}' if last else 'no checkpoint was saved yet'
         raise DivergedError(
             f'{message} That is the limit (max_skipped of DivergenceHook); {advice}, its weights '

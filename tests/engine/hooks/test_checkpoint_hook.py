@@ -12,12 +12,18 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from tiny_run import assert_equal
 from torch import nn
+from two_ranks import join_the_other_rank, run_on_two_ranks
 
 import mmsam.engine.runner
 import mmsam.training_checkpoint
 from mmsam.engine import SAMRunner
+from mmsam.engine.hooks import SAMCheckpointHook
 from mmsam.errors import CheckpointError, ConfigError, StorageError
-from mmsam.training_checkpoint import latest_training_checkpoint, read_training_checkpoint
+from mmsam.training_checkpoint import (
+    latest_training_checkpoint,
+    read_training_checkpoint,
+    save_training_checkpoint,
+)
 
 
 class ToyModel(BaseModel):
@@ -430,6 +436,46 @@ def test_an_interval_of_never_is_said_aloud(tmp_path, monkeypatch, save_last, sa
     ]
 
 
+def best_of(runner: SAMRunner) -> tuple[str, float]:
+    info = runner.message_hub.runtime_info
+    return Path(info['best_ckpt']).name, info['best_score']
+
+
+def test_the_best_one_of_another_work_dir_stays_there(tmp_path):
+    make_runner(tmp_path / 'a', 2, [0.5, 0.4]).train()
+    runner = make_runner(
+        tmp_path / 'b', 4, [0.3, 0.6], load_from=tmp_path / 'a' / 'iter_2.pth', resume=True
+    )
+    runner.train()
+    assert best_of(runner) == ('best_toy_score_iter_4.pth', 0.6)
+    assert 'best_toy_score_iter_1.pth' in names(tmp_path / 'a')
+    assert 'best_toy_score_iter_4.pth' in names(tmp_path / 'b')
+
+
+def test_the_best_one_is_found_in_a_moved_work_dir(tmp_path):
+    make_runner(tmp_path / 'a', 2, [0.5, 0.4]).train()
+    (tmp_path / 'a').rename(tmp_path / 'b')
+    runner = make_runner(tmp_path / 'b', 3, [0.3], resume=True)
+    runner.train()
+    assert best_of(runner) == ('best_toy_score_iter_1.pth', 0.5)
+    assert Path(runner.message_hub.get_info('best_ckpt')).parent == tmp_path / 'b'
+    make_runner(tmp_path / 'b', 4, [0.7], resume=True).train()
+    assert [name for name in names(tmp_path / 'b') if 'best' in name] == [
+        'best_toy_score_iter_4.pth'
+    ]
+
+
+def test_a_best_one_that_has_gone_is_told_of(tmp_path, monkeypatch):
+    make_runner(tmp_path, 2, [0.5, 0.4]).train()
+    (tmp_path / 'best_toy_score_iter_1.pth').unlink()
+    runner = make_runner(tmp_path, 3, [0.3], resume=True)
+    warnings = []
+    monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+    runner.train()
+    assert best_of(runner) == ('best_toy_score_iter_3.pth', 0.3)
+    assert any('iter_1.pth, is not there any more' in warning for warning in warnings)
+
+
 @pytest.mark.bad_input(54)
 def test_code_in_the_meta_of_a_checkpoint_is_not_run(tmp_path):
     """mmengine's own resume runs ``meta['config']`` as Python."""
@@ -530,3 +576,42 @@ def test_the_rates_of_the_run_are_kept_and_the_difference_is_said(tmp_path, monk
         assert resumed.optim_wrapper.param_groups[0]['initial_lr'] == 0.025
         said = 'The run began with learning rates 0.025, which are kept; the config says 0.1.'
         assert warnings.count(said) == (not scaled)
+
+
+# ---------------------------------------------------------------------------------- two ranks
+
+
+def test_ranks_agree_on_a_best_one_that_cannot_be_written(tmp_path):
+    """Only rank 0 writes; each of the others would wait to save it again after the update."""
+    run_on_two_ranks(__file__, tmp_path)
+    for rank in range(2):
+        assert (tmp_path / f'rank_{rank}').read_text() == 'iteration 4, not due'
+    assert names(tmp_path / 'run') == ['iter_2.pth', 'iter_4.pth']
+
+
+def main() -> None:
+    folder = join_the_other_rank()
+
+    def fail(content, path):
+        if path.name.startswith('best'):
+            raise StorageError(f'{path} cannot be written: no space.')
+        save_training_checkpoint(content, path)
+
+    mmsam.engine.runner.save_training_checkpoint = fail
+    runner = make_runner(
+        folder / 'run', 4, [0.5, 0.4, 0.6, 0.7], optim_wrapper=dict(accumulative_counts=2),
+        interval=2,
+    )  # fmt: skip
+    due = []
+    hook = Hook()
+    hook.after_val = lambda runner: due.extend(
+        h._is_due for h in runner.hooks if isinstance(h, SAMCheckpointHook)
+    )
+    runner.register_hook(hook, priority='LOWEST')
+    runner.train()
+    text = f'iteration {runner.iter}, {"due" if any(due[:3:2]) else "not due"}'
+    (folder / f'rank_{runner.rank}').write_text(text)
+
+
+if __name__ == '__main__':
+    main()

@@ -20,7 +20,7 @@ class ToyModel(BaseModel):
         return {'loss': self.weight * torch.stack(list(inputs)).sum()}
 
 
-def make_runner(work_dir, values: list[float], **hook) -> SAMRunner:
+def make_runner(work_dir, values: list[float], accumulative_counts: int = 1, **hook) -> SAMRunner:
     """One image a value, in their order, each one iteration; log records go to ``records``."""
     data = []
     for number, value in enumerate(values, start=1):
@@ -34,7 +34,10 @@ def make_runner(work_dir, values: list[float], **hook) -> SAMRunner:
             sampler=dict(type='SeededInfiniteSampler', shuffle=False),
         ),
         train_cfg=dict(by_epoch=False, max_iters=len(values)),
-        optim_wrapper=dict(type='SAMOptimWrapper', optimizer=dict(type='SGD', lr=0.001)),
+        optim_wrapper=dict(
+            type='SAMOptimWrapper', optimizer=dict(type='SGD', lr=0.001),
+            accumulative_counts=accumulative_counts,
+        ),
         custom_hooks=[dict(type='DivergenceHook', **hook)],
         log_processor=dict(by_epoch=False),
         log_level='ERROR',
@@ -79,6 +82,20 @@ def test_so_many_in_a_row_end_the_run(tmp_path, logged):
         runner.train()
     assert len(messages) == 2
     assert runner.model.weight.isfinite()
+
+
+@pytest.mark.bad_input(90)
+def test_all_images_of_an_accumulated_update_are_named(tmp_path, logged):
+    """Of four updates the second and the fourth are left out, which is not twice in a row."""
+    listen, messages = logged
+    values = [1, 1, NAN, 1, 1, 1, 1, NAN]
+    runner = listen(make_runner(tmp_path, values, accumulative_counts=2, max_skipped=2))
+    runner.train()
+    assert [message.split(':')[0] for message in messages] == ['Iteration 4', 'Iteration 8']
+    assert 'loss nan of images/3.png; loss 1 of images/4.png' in messages[0].replace('0.999', '1')
+    assert 'images/7.png; loss nan of images/8.png' in messages[1]
+    # two updates of 0.001 times a mean gradient of 1
+    assert runner.model.weight.item() == pytest.approx(1 - 2 * 0.001)
 
 
 def test_a_loss_ten_times_the_median_is_a_spike(tmp_path, logged):
