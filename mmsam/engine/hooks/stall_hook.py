@@ -91,17 +91,8 @@ class StallHook(Hook):
     ) -> None:
         self._note(runner.iter, False, batch_idx + 1)
 
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | tuple | list | None = None,
-        outputs: Sequence | None = None,
-    ) -> None:
-        self._note(runner.iter, False, batch_idx + 1)
-
-    def after_val(self, runner: Runner) -> None:
-        self._note(runner.iter, False)
+    after_test_iter = after_val_iter
+    after_val = before_val
 
     def after_run(self, runner: Runner) -> None:
         if self._watch is not None:
