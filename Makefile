@@ -49,8 +49,9 @@ demo: setup $(DEMO_DATA)/annotations_train.json
 		tools/dist_train.sh configs/sam_tiny_stamp.py 2 --work-dir work_dirs/demo \
 		--options train_dataloader.batch_size=4
 
+# the tests use one core each
 test: setup-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # what the tests do a few times, many times: faults in runs of two ranks, kill -9 while saving
 test-faults: setup-tests

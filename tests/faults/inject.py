@@ -27,7 +27,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from pathlib import Path
 import mmengine.config.config
 import torch
 from fault_hooks import PROGRESS
+from ports import free_port
 from prettytable import PrettyTable
 from processes import children, is_alive, wait_until
 from tiny_run import ROOT, TRAIN_COUNTS, environment, run_here, write_config, write_dataset
@@ -108,11 +108,9 @@ class Ranks:
     ) -> None:
         self.output = output
         output.write_text('')
-        with socket.socket() as listener:
-            listener.bind(('127.0.0.1', 0))
-            port = str(listener.getsockname()[1])
         variables = dict(
-            WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port, OMP_NUM_THREADS='1',
+            WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()),
+            OMP_NUM_THREADS='1',
         ) | variables  # fmt: skip
         self.codes: dict[int, int] = {}
         self.ranks = [self._fork(args, rank, prepare, variables) for rank in range(2)]
@@ -168,10 +166,10 @@ class Launched:
     def __init__(self, args: list[str], output: Path, **variables: str) -> None:
         self.output = output
         paths = [str(ROOT), str(ROOT / 'tests'), str(Path(__file__).parent)]
-        variables = dict(PYTHONPATH=os.pathsep.join(paths), CUDA_VISIBLE_DEVICES='') | variables
+        variables = dict(
+            PYTHONPATH=os.pathsep.join(paths), CUDA_VISIBLE_DEVICES='', PORT=str(free_port()),
+        ) | variables  # fmt: skip
         env = environment(**variables)
-        for name in ('PORT', 'MASTER_PORT'):
-            env.pop(name, None)
         with output.open('w') as file:
             self.launcher = subprocess.Popen(
                 [ROOT / 'tools' / 'dist_train.sh', args[0], '2', *args[1:]],

@@ -3,13 +3,13 @@
 A feature of the training that has a state, or draws random numbers, gets a row in ``FEATURES``.
 """
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ports import free_port
 from tiny_run import (
     assert_equal,
     equal,
@@ -221,12 +221,6 @@ def options(max_iters: int, batch_size: int) -> list[str]:
         '--no-validate', '--options', f'train_cfg.max_iters={max_iters}',
         f'train_dataloader.batch_size={batch_size}', 'default_hooks.checkpoint.interval=1',
     ]  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
 
 
 def run_ranks(config: Path, ranks: int, work_dir: Path, *args: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ports import free_port, usual_port
 from tiny_run import (
     ROOT,
     environment,
@@ -70,12 +71,6 @@ def stand_in(tmp_path):
         (folder / package / '__init__.py').touch()
     (folder / 'torch' / 'distributed' / 'run.py').write_text(TORCHRUN.format(arguments=str(note)))
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(('', 0))
-        return listener.getsockname()[1]
 
 
 def launch(stand_in: Path, tool: str, *args: object, **variables: str) -> list[str]:
@@ -161,6 +156,12 @@ def taken(port: int):
         yield
 
 
+@pytest.fixture
+def _nobody_beside():
+    with usual_port():
+        yield
+
+
 @contextlib.contextmanager
 def free(port: int):
     """Skips the test where somebody else has the port."""
@@ -172,6 +173,7 @@ def free(port: int):
     yield
 
 
+@pytest.mark.usefixtures('_nobody_beside')
 def test_without_a_port(stand_in):
     with free(29500):
         done = script(stand_in, 'dist_train.sh', 'c.py', 2, PORT='unset')
@@ -199,6 +201,7 @@ def test_several_machines_agree_on_the_usual_port(stand_in):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux lets a socket hold a port')
+@pytest.mark.usefixtures('_nobody_beside')
 @pytest.mark.parametrize('given', [True, False])
 def test_the_port_is_held_until_torchrun_listens(stand_in, given):
     """As torchrun's imports take seconds; here it is asked what others can do meanwhile."""

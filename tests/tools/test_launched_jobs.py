@@ -12,11 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import usual_port
 from processes import children, is_alive, wait_until
 from tiny_run import ROOT, environment
 
 SECONDS_UNTIL_ALL_ARE_GONE = 5
 SECONDS_UNTIL_A_JOB_ENDS = 10
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _nobody_beside() -> Iterator[None]:
+    with usual_port():
+        yield
+
 
 TOOL = """
 import argparse
