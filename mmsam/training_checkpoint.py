@@ -151,7 +151,7 @@ def latest_training_checkpoint(folder: Path, slurm_job: str | None = None) -> Pa
         None if there is none at all.
 
     Raises:
-        CheckpointError: there are only damaged ones.
+        CheckpointError: only damaged ones are left to choose from.
     """
     damages = []
     for path in training_checkpoints(folder):

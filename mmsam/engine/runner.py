@@ -174,7 +174,7 @@ class SAMRunner(Runner):
                 Slurm has requeued goes on, and from checkpoints of its own.
 
         Raises:
-            CheckpointError: there are only damaged ones.
+            CheckpointError: only damaged ones are left to choose from.
         """
         if not (auto_resume or slurm.is_requeued()):
             return
