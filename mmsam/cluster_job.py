@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from submitit import JobEnvironment
 from submitit.helpers import Checkpointable
 
-from mmsam.errors import StoppedError
+from mmsam.errors import LaunchError, StoppedError
 
 STOP_SIGNAL = 'USR1'
 """By which Slurm announces the end of the time; train.py gets it from Slurm too and follows it.
@@ -32,19 +32,22 @@ class TrainingJob(Checkpointable):
 
     SIGTERM (pre-emption) and SIGUSR1 (the time is nearly over) are passed on as SIGTERM, which
     train.py follows by saving and ending with code 75. Then the first rank has submitit queue the
-    job again: ``checkpoint`` gives the same job, whose ``command`` goes on from what is saved.
+    job again: ``checkpoint`` gives the same job, whose ``command`` goes on from what is saved. A
+    start that saves nothing until its time is nearly over is the last one.
 
     Where a rank fails, all tasks end with its exit code and print its last words.
     """
 
-    def __init__(self, command: list[str], seconds_to_save: int) -> None:
+    def __init__(self, command: list[str], work_dir: Path, seconds_to_save: int) -> None:
         """
         Args:
             command: starts one rank, which reads Slurm's variables and goes on where it can.
+            work_dir: of the training, absolute.
             seconds_to_save: after a signal; then the training is killed, and goes on from what it
                 had saved before.
         """
         self.command = command
+        self.work_dir = work_dir
         self.seconds_to_save = seconds_to_save
 
     def __call__(self) -> None:
@@ -55,16 +58,23 @@ class TrainingJob(Checkpointable):
         restarts = os.environ.get('SLURM_RESTART_COUNT', '0')
         first_failure = _FirstFailure(folder / f'{environment.job_id}_{restarts}_failure.json')
 
+        saved_before = self._saved()
         task = _Task(self.seconds_to_save, first_failure)
         with TemporaryDirectory() as error_folder:
             error_path = Path(error_folder) / 'error.json'
             code = task.run(self.command, error_path)
             if code == 0:
                 return
-            stopped = code == StoppedError.exit_code or (task.was_stopped and code < 0)
+            stopped = code == StoppedError.exit_code or (task.stopped_by and code < 0)
             if first_failure.path.exists() or not stopped:
                 first_failure.end(rank, *_last_words(error_path, code))
         if rank == 0:
+            if task.stopped_by == signal.SIGUSR1 and self._saved() == saved_before:
+                words = (
+                    'LaunchError: expected a checkpoint within the time limit of each start, got '
+                    f'none in {self.work_dir} from this one: raise --timeout-hours.'
+                )
+                first_failure.end(rank, words, LaunchError.exit_code)
             if not _is_cancelled(environment.job_id):
                 assert callable(queue_again)
                 queue_again(signal.SIGUSR1, None)  # ends the process
@@ -72,7 +82,16 @@ class TrainingJob(Checkpointable):
             # the end of one task ends the job, which the first rank has to queue again before
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
             signal.sigtimedwait(_STOP_SIGNALS, self.seconds_to_save)
+            if first_failure.path.exists():
+                first_failure.end(rank, *_last_words(error_path, code))
         sys.exit(StoppedError.exit_code)
+
+    def _saved(self) -> int | None:
+        """When a checkpoint was completed last, in ns: its name is written then."""
+        try:
+            return (self.work_dir / 'last_checkpoint').stat().st_mtime_ns
+        except OSError:
+            return None
 
 
 class _FirstFailure:
@@ -103,7 +122,8 @@ class _Task:
     """The training of one rank, as a child process that is stopped by this one's signals."""
 
     def __init__(self, seconds_to_save: int, first_failure: _FirstFailure) -> None:
-        self.was_stopped = False
+        self.stopped_by: int | None = None
+        """The first signal."""
         self._seconds_to_save = seconds_to_save
         self._first_failure = first_failure
         self._process: subprocess.Popen | None = None
@@ -115,20 +135,20 @@ class _Task:
 
     def run(self, command: list[str], error_path: Path) -> int:
         """Run the command to its end; its exit code, negative where a signal killed it."""
-        if self.was_stopped:
+        if self.stopped_by:
             return -signal.SIGTERM
         environment = {**os.environ, 'TORCHELASTIC_ERROR_FILE': str(error_path)}
         self._process = subprocess.Popen(command, env=environment)
-        if self.was_stopped:  # before there was a process to pass it on to
+        if self.stopped_by:  # before there was a process to pass it on to
             self._process.terminate()
         code = self._process.wait()
         signal.alarm(0)
         return code
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if not self.was_stopped:
+        if not self.stopped_by:
             signal.alarm(self._seconds_to_save)
-        self.was_stopped = True
+            self.stopped_by = number
         if self._process is None:
             return
         if self._first_failure.path.exists():

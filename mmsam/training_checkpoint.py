@@ -121,43 +121,55 @@ def name_latest(folder: Path, path: Path) -> None:
 
 
 def training_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, the latest first.
+    """The checkpoints of the last run in a folder, the latest first, by their number.
 
-    The first is the one that ``last_checkpoint`` names, the others follow by their number.
+    The first is the one that ``last_checkpoint`` names: a higher number is of an earlier run.
     """
-    numbered = [
-        (int(match[1]), path)
-        for path in folder.glob('*.pth')
-        if (match := _NUMBER.fullmatch(path.name))
-    ]
-    found = [path for _, path in sorted(numbered, reverse=True)]
+    numbered = [path for path in folder.glob('*.pth') if _number(path) >= 0]
+    found = sorted(numbered, key=_number, reverse=True)
     pointer = folder / _POINTER
     if pointer.is_file():
         named = folder / pointer.read_text(encoding='utf-8').strip()
         if not named.is_file():
             named = folder / named.name  # the folder was moved
         if named.is_file():
-            found = [named, *(path for path in found if path != named)]
+            found = [named, *(path for path in found if _number(path) < _number(named))]
     return found
 
 
-def latest_training_checkpoint(folder: Path) -> Path:
-    """The latest whole checkpoint of a run; damaged ones are named in a warning and passed over.
+def _number(path: Path) -> int:
+    match = _NUMBER.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def latest_training_checkpoint(folder: Path, slurm_job: str | None = None) -> Path | None:
+    """The latest whole checkpoint of the last run in a folder, or of one Slurm job in it.
+
+    Damaged ones, which may be of any job, are named in a warning and passed over.
+
+    Returns:
+        None if there is none at all.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: only damaged ones are left to choose from.
     """
-    reasons = []
+    damages = []
     for path in training_checkpoints(folder):
         try:
-            check_training_checkpoint(path)
+            if slurm_job is None:
+                check_training_checkpoint(path)
+            elif read_training_checkpoint(path)['meta'].get('slurm_job') != slurm_job:
+                continue
         except CheckpointError as error:
             print_log(f'{error} The one before is used.', logger='current', level=logging.WARNING)
-            reasons.append(str(error))
+            damages.append(str(error))
             continue
         return path
-    detail = f' that is whole: {" ".join(reasons)}' if reasons else ''
-    raise CheckpointError(f'{folder} holds no checkpoint to go on from{detail}.')
+    if damages:
+        raise CheckpointError(
+            f'{folder} holds no checkpoint to go on from that is whole: {" ".join(damages)}'
+        )
+    return None
 
 
 def remove_training_checkpoint(path: Path) -> None:

@@ -46,6 +46,7 @@ while not (folder / 'done').exists():
         sys.exit(1)
     if told and 'stuck' not in sys.argv:
         saved.touch()
+        Path('last_checkpoint').touch()
         sys.exit(75)
     time.sleep(0.02)
 """
@@ -72,7 +73,7 @@ class Tasks:
         (self.folder / 'state').write_text(f'{state}\n')
 
     def submit(self) -> None:
-        submission = DelayedSubmission(TrainingJob(self.command, self.seconds_to_save))
+        submission = DelayedSubmission(TrainingJob(self.command, self.folder, self.seconds_to_save))
         submission.set_timeout(60, 3)
         submission.dump(self.pickle)
 
@@ -173,13 +174,38 @@ def test_a_cancelled_job_is_not_queued_again(tmp_path):
         assert tasks.pickle.stat().st_mtime_ns == before
 
 
-def test_a_training_that_cannot_save_in_time(tmp_path):
+@pytest.mark.parametrize(
+    ('number', 'saves'),
+    [(signal.SIGUSR1, True), (signal.SIGTERM, False)],
+    ids=['time', 'other job'],
+)
+def test_a_training_that_cannot_save_in_time(tmp_path, number, saves):
+    """It has saved before, or was pre-empted."""
     tasks = Tasks(tmp_path, 'stuck', seconds_to_save=1)
     tasks.submit()
     with running(tasks):
-        tasks.signal(signal.SIGUSR1, 0, 1)
+        if saves:
+            (tmp_path / 'last_checkpoint').touch()
+        tasks.signal(number, 0, 1)
         assert tasks.ends(0) == LOCAL_REQUEUE_RETURN_CODE
         assert not list(tmp_path.glob('saved_*'))
+
+
+@pytest.mark.parametrize('is_first', [True, False])
+def test_a_start_that_has_saved_nothing_within_the_time_limit_is_the_last(tmp_path, is_first):
+    tasks = Tasks(tmp_path, 'stuck', seconds_to_save=1)
+    tasks.submit()
+    if not is_first:
+        (tmp_path / 'last_checkpoint').touch()
+    with running(tasks):
+        before = tasks.pickle.stat().st_mtime_ns
+        tasks.signal(signal.SIGUSR1, 0, 1)
+        assert [tasks.ends(rank) for rank in range(2)] == [5, 5]
+        assert tasks.pickle.stat().st_mtime_ns == before
+    for log in tasks.logs():
+        *_, who, words = log.splitlines()
+        assert who == 'Rank 0 ended the job:'
+        assert words.startswith('LaunchError: expected a checkpoint within the time limit')
 
 
 def test_a_signal_before_the_task_can_follow_it(tmp_path):

@@ -25,9 +25,9 @@ KILLS = 200 if os.environ.get('MMSAM_FAULTS') == 'full' else 20
 """Of the process that saves; full in make test-faults."""
 
 
-def content(value: float = 1.0) -> dict:
+def content(value: float = 1.0, **meta) -> dict:
     return {
-        'meta': {'iter': 3, 'seed': None, 'classes': ('a', 'b')},
+        'meta': {'iter': 3, 'seed': None, 'classes': ('a', 'b'), **meta},
         'state_dict': {'weight': torch.full((50, 50), value)},
         'message_hub': {'log_scalars': {'loss': {'data': (np.arange(3.0), np.ones(3))}}},
         'optimizer': {'state': {0: {'step': torch.tensor(3.0)}}, 'lr': np.float64(0.5)},
@@ -164,8 +164,11 @@ def test_latest_first_by_number(run):
 
 
 def test_the_pointer_goes_first(run):
+    """Higher numbers are of an earlier run in the same folder."""
     name_latest(run, run / 'iter_6.pth')
-    assert names(training_checkpoints(run)) == ['iter_6.pth', 'iter_10.pth', 'iter_3.pth']
+    assert names(training_checkpoints(run)) == ['iter_6.pth', 'iter_3.pth']
+    flip(run / 'iter_6.pth', 2000)
+    assert latest_training_checkpoint(run).name == 'iter_3.pth'
 
 
 def test_best_and_exported_weights_are_no_checkpoints_to_go_on_from(run):
@@ -180,8 +183,8 @@ def test_a_pointer_to_elsewhere(run, pointer):
     """A moved folder with mmengine's absolute path; a file that is gone; rubbish."""
     (run / 'last_checkpoint').write_text(pointer)
     expected = 'iter_6.pth' if 'iter_6' in pointer else 'iter_10.pth'
-    assert training_checkpoints(run)[0].name == expected
-    assert len(training_checkpoints(run)) == 3
+    earlier = ['iter_3.pth'] if 'iter_6' in pointer else ['iter_6.pth', 'iter_3.pth']
+    assert names(training_checkpoints(run)) == [expected, *earlier]
 
 
 def test_a_damaged_latest_is_named_and_the_one_before_is_used(run, monkeypatch):
@@ -204,8 +207,27 @@ def test_all_damaged(run):
 
 
 def test_none(tmp_path):
-    with pytest.raises(CheckpointError, match='holds no checkpoint to go on from.$'):
-        latest_training_checkpoint(tmp_path)
+    assert latest_training_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ('damaged', 'expected'), [([], 'iter_6.pth'), ([6], 'iter_3.pth'), ([3, 6], None)]
+)
+def test_the_latest_of_a_slurm_job(tmp_path, damaged, expected):
+    """Job 2 saved 3 and 6 where job 1 had left 4 and 10; it may be killed before it names one."""
+    for number, job in ((4, '1'), (10, '1'), (3, '2'), (6, '2')):
+        save_training_checkpoint(content(slurm_job=job), tmp_path / f'iter_{number}.pth')
+    assert latest_training_checkpoint(tmp_path, slurm_job='3') is None
+    for number in damaged:
+        flip(tmp_path / f'iter_{number}.pth', 2000)
+    for named in (6, 10):
+        name_latest(tmp_path, tmp_path / f'iter_{named}.pth')
+        if expected is None:
+            with pytest.raises(CheckpointError, match='that is whole: .*iter_6.* damaged'):
+                latest_training_checkpoint(tmp_path, slurm_job='2')
+        else:
+            assert latest_training_checkpoint(tmp_path, slurm_job='2').name == expected
+    assert latest_training_checkpoint(tmp_path, slurm_job='1').name == 'iter_10.pth'
 
 
 def test_removing(run):

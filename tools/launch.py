@@ -4,14 +4,16 @@
     python tools/launch.py CONFIG --num-gpus 8 --num-nodes 2 --use-cluster --partition P
 
 A job of the cluster that is pre-empted or reaches its time limit saves, is queued again and goes
-on until the training is done. The work dir gets config.py, the file as it was given, and
-config_resolved.py, from which all processes run.
+on until the training is done. Each start keeps config.py, the file as it was given, and
+config_resolved.py, from which its processes run, in WORK_DIR/launches.
 """
 
 import argparse
 import os
+import secrets
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +23,6 @@ from mmengine.config import Config
 from mmsam.apis import add_training_arguments, load_training_config, run_tool
 from mmsam.atomic_file import write_text_atomically
 from mmsam.errors import LaunchError
-from mmsam.training_checkpoint import training_checkpoints
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -95,9 +96,10 @@ def check_launch(args: argparse.Namespace) -> None:
     if args.use_cluster:
         if args.timeout_hours is None:
             args.timeout_hours = 24.0
-        if not 1 / 60 <= args.timeout_hours <= 24 * 365:
+        if not 1 / 12 <= args.timeout_hours <= 24 * 365:
             raise LaunchError(
-                '--timeout-hours: expected at least a minute (0.017) and at most a year (8760), '
+                '--timeout-hours: expected at least 5 minutes (0.084), as a start has to load, '
+                'to validate and to train before it saves, and at most a year (8760), '
                 f'got {args.timeout_hours}.'
             )
         return
@@ -117,7 +119,10 @@ def check_launch(args: argparse.Namespace) -> None:
 
 
 def save_configs(args: argparse.Namespace, config: Config) -> Path:
-    """Write ``config.py`` (or .yaml, .json) and ``config_resolved.py`` to the work dir.
+    """Write ``config.py`` (or .yaml, .json) and ``config_resolved.py`` to a folder of this start.
+
+    A later start in the same work dir must not change what a requeued or a waiting job reads. The
+    run itself writes ``config_resolved.py`` to the work dir once it has that for itself.
 
     Returns:
         Path of the latter.
@@ -125,7 +130,9 @@ def save_configs(args: argparse.Namespace, config: Config) -> Path:
     Raises:
         StorageError: they cannot be written.
     """
-    given, folder = Path(args.config), Path(config.work_dir)
+    given = Path(args.config)
+    start = f'{time.strftime("%Y%m%d_%H%M%S")}_{secrets.token_hex(2)}'
+    folder = Path(config.work_dir) / 'launches' / start
     text = given.read_text(encoding='utf-8')
     if given.suffix != '.json':
         text = f'# {given.resolve()}, launched by\n# {shlex.join(["python", *sys.argv])}\n\n{text}'
@@ -137,8 +144,9 @@ def save_configs(args: argparse.Namespace, config: Config) -> Path:
 
 def training_command(args: argparse.Namespace, resolved: Path) -> list[str]:
     """The script and its arguments for one process: all others stand in the config."""
-    debug = ['--debug'] if args.debug else []
-    return [str(TOOLS / 'train.py'), str(resolved.resolve()), '--launcher', args.launcher, *debug]
+    command = [str(TOOLS / 'train.py'), str(resolved.resolve()), '--launcher', args.launcher]
+    flags = {'--debug': args.debug, '--auto-resume': args.auto_resume}
+    return command + [flag for flag, is_set in flags.items() if is_set]
 
 
 def train_here(args: argparse.Namespace, config: Config) -> NoReturn:
@@ -154,7 +162,7 @@ def submit(args: argparse.Namespace, config: Config) -> None:
     """Submit the job and say how to follow it.
 
     Raises:
-        LaunchError: no submitit, no Slurm, the work dir holds another run, or Slurm refuses.
+        LaunchError: no submitit, no Slurm, or Slurm refuses.
     """
     try:
         from submitit import SlurmExecutor
@@ -167,12 +175,6 @@ def submit(args: argparse.Namespace, config: Config) -> None:
             'or pip install submitit.'
         ) from error
     folder = Path(config.work_dir)
-    goes_on = config.get('resume') and not config.get('load_from')
-    if training_checkpoints(folder) and not goes_on:
-        raise LaunchError(
-            f'{folder} holds checkpoints, from which the job would go on when it is queued again: '
-            'go on from them now with --resume, or choose another --work-dir.'
-        )
     try:
         executor = SlurmExecutor(
             folder / 'submitit_logs',
@@ -181,7 +183,7 @@ def submit(args: argparse.Namespace, config: Config) -> None:
         )
     except RuntimeError as error:
         raise LaunchError(f'--use-cluster: expected the commands of Slurm here: {error}') from error
-    minutes = max(1, round(args.timeout_hours * 60))
+    minutes = round(args.timeout_hours * 60)
     notice = min(SECONDS_OF_NOTICE, minutes * 60 // 4)
     executor.update_parameters(
         **job_parameters(args, config, minutes),
@@ -189,9 +191,9 @@ def submit(args: argparse.Namespace, config: Config) -> None:
         additional_parameters=dict(signal=f'{STOP_SIGNAL}@{notice}', requeue=True),
     )
     resolved = save_configs(args, config)
-    command = [sys.executable, '-u', *training_command(args, resolved), '--auto-resume']
+    command = [sys.executable, '-u', *training_command(args, resolved)]
     try:
-        job = executor.submit(TrainingJob(command, notice * 3 // 4))
+        job = executor.submit(TrainingJob(command, folder.resolve(), notice * 3 // 4))
     except FailedJobError as error:
         raise LaunchError(f'Slurm refuses the job: {" ".join(str(error).split())}') from error
     print(

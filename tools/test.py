@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmsam.apis import (
     add_common_arguments,
+    check_load_from,
     check_paths,
     check_writable,
     load_run_config,
@@ -44,6 +45,7 @@ def main(args: argparse.Namespace) -> None:
     config.load_from, config.resume = args.checkpoint, False
     config.launcher = args.launcher
     check_paths(config, ('test_dataloader',))
+    check_load_from(config)
     init_distributed(args.launcher)
     folders = [config.work_dir, Path(args.out).parent if args.out else None, args.show_dir]
     check_writable(*(folder for folder in folders if folder))

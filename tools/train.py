@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
         runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
         runner.register_hook(MissedValidationHook())
         runner.register_hook(StopHook())
-        runner.continue_requeued_job()
+        runner.go_on_if_stopped(args.auto_resume)
         runner.train()
 
 

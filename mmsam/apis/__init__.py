@@ -2,7 +2,7 @@
 
 from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
-from .run_config import check_paths, load_run_config
+from .run_config import check_load_from, check_paths, load_run_config
 from .start_check import check_room
 from .static_config import describe_config
 from .training import add_training_arguments, load_training_config
@@ -12,6 +12,7 @@ __all__ = [
     'add_common_arguments',
     'add_training_arguments',
     'check_config',
+    'check_load_from',
     'check_paths',
     'check_room',
     'check_writable',

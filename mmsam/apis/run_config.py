@@ -58,7 +58,7 @@ def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str
 
 
 def check_paths(config: Config, loaders: tuple[str, ...]) -> None:
-    """Check that the data of the loaders and ``load_from`` exist, as far as they are local.
+    """Check that the data of the loaders exist, as far as they are local.
 
     Args:
         config: as it will run; its ``prepare_data`` says which command makes the data.
@@ -67,7 +67,6 @@ def check_paths(config: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         DataError: a ``data_root``, an ``ann_file`` or a folder of images is missing, or an
             ``ann_file`` is a pickle, which may run code when it is read.
-        CheckpointError: ``load_from`` is missing.
     """
     hint = config.get('prepare_data')
     advice = f': run {hint}' if hint else ''
@@ -85,6 +84,14 @@ def check_paths(config: Config, loaders: tuple[str, ...]) -> None:
                     )
                 if not _exists(path):
                     raise DataError(f'{name}: the {what} {path} does not exist{advice}.')
+
+
+def check_load_from(config: Config) -> None:
+    """Check that the file which the config starts from exists, if it is local.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     weights = config.get('load_from')
     if weights and not _exists(weights):
         raise CheckpointError(f'load_from {weights}: no such file.')

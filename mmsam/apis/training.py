@@ -1,15 +1,14 @@
 """The arguments of a training, and the config that they make of the one given."""
 
 import argparse
-from pathlib import Path
 
 from mmengine.config import Config
 
-from mmsam.errors import CheckpointError, ConfigError
-from mmsam.training_checkpoint import training_checkpoints
+from mmsam.engine import slurm
+from mmsam.errors import ConfigError
 
 from .command_line import add_common_arguments
-from .run_config import check_paths, load_run_config
+from .run_config import check_load_from, check_paths, load_run_config
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +55,7 @@ def load_training_config(args: argparse.Namespace) -> Config:
 
     Raises:
         ConfigError: no such config, something in it is wrong, or arguments exclude each other.
-        CheckpointError: the checkpoint to go on from, or ``load_from``, is missing.
+        CheckpointError: the file to start from is missing.
         DataError: data of the training or the validation is missing.
     """
     config = load_run_config(args.config, args.cfg_options, args.work_dir)
@@ -80,6 +79,8 @@ def load_training_config(args: argparse.Namespace) -> Config:
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
     config.launcher = args.launcher
     check_paths(config, ('train_dataloader', 'val_dataloader'))
+    if not (args.auto_resume or slurm.is_requeued()):  # which may go on without that file
+        check_load_from(config)
     return config
 
 
@@ -99,15 +100,7 @@ def _apply_start(config: Config, args: argparse.Namespace) -> None:
             f'Expected one of --load-from (weights only, from iteration 0), --resume-from and '
             f'--resume (go on where a run stopped), got {" and ".join(chosen)}.'
         )
-    holds_checkpoint = bool(training_checkpoints(Path(config.work_dir)))
-    if args.resume and not holds_checkpoint:
-        raise CheckpointError(
-            f'--resume: {config.work_dir} holds no checkpoint to go on from; start without '
-            '--resume.'
-        )
-    if args.resume_from and not Path(args.resume_from).is_file():
-        raise CheckpointError(f'--resume-from {args.resume_from}: no such file.')
-    if args.resume or (args.auto_resume and holds_checkpoint):
+    if args.resume:
         config.load_from, config.resume = None, True
     elif args.load_from:
         config.load_from, config.resume = args.load_from, False

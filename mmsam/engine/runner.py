@@ -16,6 +16,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from mmsam import __version__
@@ -27,7 +28,6 @@ from mmsam.training_checkpoint import (
     latest_training_checkpoint,
     read_training_checkpoint,
     save_training_checkpoint,
-    training_checkpoints,
 )
 from mmsam.weight_layouts import describe_architecture
 
@@ -121,7 +121,12 @@ class SAMRunner(Runner):
             CheckpointError: there is none to resume from, or it does not fit.
         """
         if self._resume and self._load_from is None and not self._has_loaded:  # type: ignore[has-type]
-            self._load_from = str(self._of_main_process(self._latest_checkpoint))
+            latest = self._latest_checkpoint()
+            if latest is None:
+                raise CheckpointError(
+                    f'{self.work_dir} holds no checkpoint to go on from; start without --resume.'
+                )
+            self._load_from = str(latest)
         super().load_or_resume()
         if not self._has_loaded:
             self._show_weights_to_hooks()
@@ -158,41 +163,36 @@ class SAMRunner(Runner):
                 + ', '.join(f'{before:g} becomes {after:g}' for before, after in changes.items())
             )
 
-    def continue_requeued_job(self) -> None:
-        """If Slurm has requeued this job, resume from what it has saved instead of starting again.
+    def go_on_if_stopped(self, auto_resume: bool = False) -> None:
+        """Resume where this run has stopped, whatever it was first told to start from.
 
-        Whatever the run was first told to start from. Checkpoints of other jobs in the work dir do
-        not count; without one of this job, it starts as it did at first.
+        To be called when nothing else may write to the work dir any more. Without a checkpoint the
+        run starts as it was told.
+
+        Args:
+            auto_resume: go on from the latest checkpoint in the work dir; else only a job that
+                Slurm has requeued goes on, and from checkpoints of its own.
 
         Raises:
-            CheckpointError: all of the job's checkpoints are damaged.
+            CheckpointError: only damaged ones are left to choose from.
         """
-        if not slurm.is_requeued():
+        if not (auto_resume or slurm.is_requeued()):
             return
-        saved = self._of_main_process(self._latest_checkpoint_of_this_job)
-        if saved is None:
-            self.logger.info(f'Slurm job {slurm.job_id()} was requeued before it saved anything.')
+        job = None if auto_resume else slurm.job_id()
+        run = '--auto-resume: the run' if auto_resume else f'Slurm job {job} was requeued and'
+        latest = self._latest_checkpoint(job)
+        if latest is None:
+            self.logger.info(f'{run} finds nothing saved to go on from.')
             return
-        self.logger.info(f'Slurm job {slurm.job_id()} was requeued and goes on from {saved}.')
-        self._load_from, self._resume = str(saved), True
+        self.logger.info(f'{run} goes on from {latest}.')
+        self._load_from, self._resume = str(latest), True
 
-    def _latest_checkpoint(self) -> Path:
-        return latest_training_checkpoint(Path(self.work_dir))
-
-    def _latest_checkpoint_of_this_job(self) -> Path | None:
-        if not training_checkpoints(Path(self.work_dir)):
-            return None
-        latest = self._latest_checkpoint()
-        meta = read_training_checkpoint(latest)['meta']
-        return latest if meta.get('slurm_job') == slurm.job_id() else None
-
-    @staticmethod
-    def _of_main_process(function: Callable[[], Path | None]) -> Path | None:
-        """What ``function`` returns, or raises, in the main process, in all processes."""
+    def _latest_checkpoint(self, slurm_job: str | None = None) -> Path | None:
+        """As the main process finds it; other machines may not see the same files yet."""
         answer: list[Path | None] = [None]
         with raised_by_all():
             if is_main_process():
-                answer = [function()]
+                answer = [latest_training_checkpoint(Path(self.work_dir), slurm_job)]
         broadcast_object_list(answer)
         return answer[0]
 
@@ -254,7 +254,7 @@ class SAMRunner(Runner):
                 f'{filename} is a checkpoint of another program than mmsam, perhaps of mmengine: '
                 'start from its weights with --load-from.'
             )
-        self._check_global_batch(meta, filename)
+        self._check_global_batch(meta, filename, model)
         found = describe_architecture(content['state_dict'])
         wanted = describe_architecture(model.state_dict())
         if found != wanted:
@@ -301,11 +301,12 @@ class SAMRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'resumed {filename} at iteration {self.iter}')
 
-    def _check_global_batch(self, meta: dict, filename: str) -> None:
+    def _check_global_batch(self, meta: dict, filename: str, model: nn.Module) -> None:
         """Refuse another number of images an iteration; say what another number of ranks changes.
 
         Each iteration takes the next images of one order for all ranks together, so with the same
-        number of them a run goes on where it was, however many ranks share them.
+        number of them a run goes on where it was, however many ranks share them; but for
+        BatchNorm, whose statistics are those of one rank's images.
         """
         before = meta['world_size'] * meta['batch_size']
         now = self.world_size * self.train_dataloader.batch_size
@@ -318,10 +319,22 @@ class SAMRunner(Runner):
                 'weights with --load-from.'
             )
         if meta['world_size'] != self.world_size:
+            names = [
+                name
+                for name, part in model.named_modules()
+                if isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+            ]
             self.logger.warning(
                 f'{filename} is of {meta["world_size"]} processes, now there are '
                 f'{self.world_size}: the images of each iteration stay the same, sums are rounded '
                 'otherwise, and dropout draws other numbers.'
+                + (
+                    f' {len(names)} BatchNorm layers ({show_keys(names)}) normalise by the '
+                    f'images of a process, which were {meta["batch_size"]} and are '
+                    f'{self.train_dataloader.batch_size}: the training becomes another one.'
+                    if names
+                    else ''
+                )
             )
 
     def _first_rates(self) -> list[float]:

@@ -5,7 +5,7 @@ import mmseg
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from mmsam.apis import check_paths, load_run_config
+from mmsam.apis import check_load_from, check_paths, load_run_config
 from mmsam.errors import CheckpointError, ConfigError, DataError
 
 
@@ -190,16 +190,17 @@ def test_a_pickle_is_no_annotation_file(tmp_path, name):
 def test_load_from_that_is_missing(tmp_path):
     config = loaders(str(tmp_path), load_from=str(tmp_path / 'no.pth'))
     with pytest.raises(CheckpointError) as error:
-        check_paths(config, ('train_dataloader',))
+        check_load_from(config)
     assert str(error.value) == f'load_from {tmp_path}/no.pth: no such file.'
     (tmp_path / 'no.pth').touch()
-    check_paths(config, ('train_dataloader',))
+    check_load_from(config)
 
 
 def test_what_is_not_local_is_left_alone():
     config = loaders('s3://bucket/data', load_from='https://example.org/weights.pth')
     config.train_dataloader.dataset.ann_file = 'train.txt'
     check_paths(config, ('train_dataloader',))
+    check_load_from(config)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ import pytest
 from tiny_run import write_config
 
 from mmsam.apis import add_training_arguments, load_training_config
+from mmsam.errors import CheckpointError
 
 STARTS = {
     (): (None, False),
     ('--load-from', 'weights.pth'): ('weights.pth', False),
     ('--resume-from', 'weights.pth'): ('weights.pth', True),
+    ('--resume',): (None, True),
+    ('--auto-resume', '--load-from', 'weights.pth'): ('weights.pth', False),
 }
+"""Whatever stands in the work dir: the runner looks there."""
 
 
 @pytest.fixture
@@ -28,15 +32,22 @@ def load(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('start', STARTS)
-def test_auto_resume(load, tmp_path, start):
-    config = load('--auto-resume', *start)
-    assert (config.load_from, config.resume) == STARTS[start]
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run' / 'iter_3.pth').touch()
-    config = load('--auto-resume', *start)
-    assert (config.load_from, config.resume) == (None, True)
-    config = load(*start)
-    assert (config.load_from, config.resume) == STARTS[start]
+def test_the_start(load, tmp_path, start):
+    for _ in range(2):
+        config = load(*start)
+        assert (config.load_from, config.resume) == STARTS[start]
+        (tmp_path / 'run').mkdir(exist_ok=True)
+        (tmp_path / 'run' / 'iter_3.pth').touch()
+
+
+@pytest.mark.parametrize('start', ['--load-from', '--resume-from'])
+def test_the_file_of_the_start_may_be_gone_when_the_run_goes_on(load, monkeypatch, start):
+    """Such as a checkpoint of the same work dir, of which the newest alone are kept."""
+    with pytest.raises(CheckpointError, match='gone.pth: no such file'):
+        load(start, 'gone.pth')
+    assert load(start, 'gone.pth', '--auto-resume').load_from == 'gone.pth'
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    assert load(start, 'gone.pth').load_from == 'gone.pth'
 
 
 def test_arguments_become_settings(load):

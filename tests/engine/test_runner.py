@@ -17,6 +17,7 @@ from two_ranks import join_the_other_rank, run_on_two_ranks
 from mmsam.engine import SAMRunner
 from mmsam.errors import CheckpointError
 from mmsam.registry import MODELS, RUNNERS
+from mmsam.training_checkpoint import save_training_checkpoint
 
 FCN = dict(
     type='mmseg.EncoderDecoder',
@@ -165,6 +166,24 @@ def test_learning_rates_are_scaled_by_images_an_update():
     assert wrapper.get_lr()['base_lr'] == pytest.approx([0.3])
 
 
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm])
+def test_what_another_number_of_ranks_changes(norm):
+    """4 processes of 2 images become 1 of 8."""
+    warnings = []
+    runner = SimpleNamespace(
+        world_size=1,
+        train_dataloader=SimpleNamespace(batch_size=8),
+        logger=SimpleNamespace(warning=warnings.append),
+    )
+    layer = norm(1, 4) if norm is nn.GroupNorm else norm(4)
+    model = nn.ModuleDict({'conv': nn.Conv2d(3, 4, 1), 'norm': layer})
+    SAMRunner._check_global_batch(runner, dict(world_size=4, batch_size=2), 'a.pth', model)
+    (warning,) = warnings
+    assert 'a.pth is of 4 processes, now there are 1' in warning
+    layers = '1 BatchNorm layers (norm) normalise by the images of a process'
+    assert (f'{layers}, which were 2 and are 8' in warning) == (norm is nn.BatchNorm2d)
+
+
 # ---------------------------------------------------------------------------------- two ranks
 
 
@@ -189,6 +208,9 @@ def test_ranks_that_use_different_parts_stay_together(tmp_path):
     for frozen in FROZEN:
         digests = {(tmp_path / f'{len(frozen)}_rank_{rank}').read_text() for rank in range(2)}
         assert len(digests) == 1, frozen
+    for rank in range(2):
+        latest = (tmp_path / f'goes_on_{rank}').read_text()
+        assert latest == f'{tmp_path / "rank_0" / "iter_3.pth"} True'
 
 
 FROZEN = (('image_encoder', 'prompt_encoder'), ())
@@ -221,6 +243,12 @@ def train_as_one_of_two_ranks() -> None:
         for _, value in sorted(runner.model.module.named_parameters()):
             digest.update(value.detach().numpy().tobytes())
         (folder / f'{len(frozen)}_rank_{rank}').write_text(digest.hexdigest())
+    # as a shared folder of which the second machine does not see the latest files yet
+    runner._work_dir = str(folder / f'rank_{rank}')
+    if rank == 0:
+        save_training_checkpoint({}, folder / 'rank_0' / 'iter_3.pth')
+    runner.go_on_if_stopped(auto_resume=True)
+    (folder / f'goes_on_{rank}').write_text(f'{runner._load_from} {runner._resume}')
 
 
 if __name__ == '__main__':

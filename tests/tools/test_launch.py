@@ -23,6 +23,11 @@ def config(data, tmp_path, monkeypatch) -> Path:
     return write_config(tmp_path, data)
 
 
+def resolved_of(command: list[str]) -> Path:
+    """The config that the processes of a start read."""
+    return Path(command[command.index(TRAIN) + 1])
+
+
 # --------------------------------------------------------------------------------------- locally
 
 
@@ -35,8 +40,9 @@ def test_two_processes_on_this_machine(config, tmp_path, monkeypatch):
         'train_dataloader.batch_size=1',
     )  # fmt: skip
     folder = tmp_path / "it's here"
-    written = (folder / 'config_resolved.py').read_bytes()
     (command,) = commands
+    written = resolved_of(command).read_bytes()
+    assert not (folder / 'config_resolved.py').exists()
     done = subprocess.run(
         command, env=environment(CUDA_VISIBLE_DEVICES=''), capture_output=True, text=True
     )
@@ -48,14 +54,21 @@ def test_two_processes_on_this_machine(config, tmp_path, monkeypatch):
 
 
 def test_both_configs(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, 'execv', lambda program, command: None)
+    """A later start in the same folder leaves those of an earlier one alone."""
+    commands = []
+    monkeypatch.setattr(os, 'execv', lambda program, command: commands.append(command))
     run_here(launch, config, '--num-gpus', 3, '--seed', 5, '--work-dir', 'here', *TWO_STEPS)
-    given = (tmp_path / 'here' / 'config.py').read_text()
+    run_here(launch, config, '--seed', 6, '--work-dir', 'here', '--auto-resume')
+    first, second = map(resolved_of, commands)
+    assert first.parents[1] == second.parents[1] == tmp_path / 'here' / 'launches'
+    assert Config.fromfile(second).randomness.seed == 6
+    assert ['--auto-resume' in command for command in commands] == [False, True]
+    given = first.with_name('config.py').read_text()
     comment, _, rest = given.partition('\n\n')
     assert rest == config.read_text()
     assert comment.startswith(f'# {config}, launched by\n# python ')
     assert '--num-gpus 3 --seed 5 --work-dir here --options train_cfg.max_iters=2' in comment
-    resolved = Config.fromfile(tmp_path / 'here' / 'config_resolved.py')
+    resolved = Config.fromfile(first)
     expected = Config.fromfile(config)
     expected.merge_from_dict({
         'train_cfg.max_iters': 2, 'default_hooks.checkpoint.interval': 2, 'randomness.seed': 5,
@@ -68,8 +81,8 @@ def test_the_experiment_and_its_folder_have_the_configs_name(config, tmp_path, m
     monkeypatch.setattr(os, 'execv', lambda program, command: None)
     monkeypatch.setattr(sys, 'argv', ['launch.py', str(config)])
     launch.main(launch.parse_args())
-    resolved = Config.fromfile(tmp_path / 'work_dirs' / 'tiny' / 'config_resolved.py')
-    assert resolved.experiment_name == 'tiny'
+    (resolved,) = (tmp_path / 'work_dirs' / 'tiny').glob('launches/*/config_resolved.py')
+    assert Config.fromfile(resolved).experiment_name == 'tiny'
 
 
 # --------------------------------------------------------------------------------------- refused
@@ -84,11 +97,11 @@ def test_the_experiment_and_its_folder_have_the_configs_name(config, tmp_path, m
         (['--num-nodes', -1, '--use-cluster'], 5, '--num-nodes: expected a number of at least 1'),
         (['--partition', 'dev'], 5, '--partition is for jobs: add --use-cluster.'),
         (['--timeout-hours', 2], 5, '--timeout-hours is for jobs'),
-        (['--use-cluster', '--timeout-hours', 0], 5, '--timeout-hours: expected at least a minute'),
+        (['--use-cluster', '--timeout-hours', 0.083], 5, 'expected at least 5 minutes (0.084)'),
         (['--use-cluster', '--timeout-hours', 'nan'], 5, 'got nan.'),
         (['--launcher', 'slurm'], 5, 'launch.py chooses the launcher itself'),
         (['--use-cluster', 2], 2, 'invalid choice: 2'),
-        (['--resume'], 4, 'holds no checkpoint to go on from'),
+        (['--resume-from', 'no.pth'], 4, 'no.pth: no such file'),
         (['--options', 'train_cfg.max_iter=3'], 2, 'did you mean max_iters?'),
         (['--use-cluster', '--options', 'optim_wrapper.optimizer.lr=x'], 2, 'optimizer.lr'),
     ],
@@ -157,14 +170,13 @@ def test_a_job(config, slurm, tmp_path, capsys):
     assert f'{ROOT}/tools/submitit_task.py -u -m submitit.core._submit {tmp_path}/run/' in srun
     logs = tmp_path / 'run' / 'submitit_logs'
     job = pickle.loads((logs / '42_submitted.pkl').read_bytes()).function
-    resolved = tmp_path / 'run' / 'config_resolved.py'
+    resolved = resolved_of(job.command)
     assert job.command == [
         sys.executable, '-u', TRAIN, str(resolved), '--launcher', 'slurm', '--debug',
-        '--auto-resume',
     ]  # fmt: skip
-    assert job.seconds_to_save == 225
+    assert (job.work_dir, job.seconds_to_save) == (tmp_path / 'run', 225)
     assert Config.fromfile(resolved).launcher == 'slurm'
-    assert (tmp_path / 'run' / 'config.py').is_file()
+    assert resolved.is_absolute() and resolved.with_name('config.py').is_file()
     printed = capsys.readouterr().out
     for words in ('Job 42: ', f'tail -F {logs}/42_0_log.out', 'squeue -j 42', 'scancel 42'):
         assert words in printed
@@ -183,17 +195,6 @@ def test_slurm_refuses(config, slurm, tmp_path, capsys):
     code, line = refused(capsys, launch, config, '--use-cluster', '--partition', 'p')
     assert code == 5 and line.startswith('LaunchError: Slurm refuses the job: ')
     assert 'invalid partition specified: p' in line
-
-
-def test_a_folder_of_another_run(config, slurm, tmp_path, capsys):
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run' / 'iter_3.pth').touch()
-    args = ['--use-cluster', '--work-dir', 'run']
-    code, line = refused(capsys, launch, config, *args)
-    assert code == 5 and 'run holds checkpoints' in line and '--resume' in line
-    assert not slurm.exists()
-    run_here(launch, config, *args, '--resume')
-    assert slurm.exists()
 
 
 def test_no_slurm_here(config, tmp_path, capsys, monkeypatch):
@@ -274,7 +275,7 @@ custom_hooks = [*_base_.custom_hooks, dict(type='SlowHook')]
         assert wait_until(lambda: ended(stopped), 400)
     finally:
         of_slurm('scancel', straight, stopped)
-    assert 'resumed' in log('stopped'), log('stopped')
+    assert f'Slurm job {stopped} was requeued and goes on from' in log('stopped'), log('stopped')
     assert 'Restarts=1' in of_slurm('scontrol', 'show', 'job', stopped)
     final = [weights_of(tmp_path / name / 'iter_10.pth') for name in ('straight', 'stopped')]
     assert equal(*final)

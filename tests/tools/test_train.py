@@ -25,6 +25,7 @@ from tiny_run import (
 )
 from tiny_sam import build_segmentor
 
+from mmsam.apis import hold_work_dir
 from tools import train
 
 MMSEG_CONFIGS = Path(__import__('mmseg').__file__).parent / '.mim' / 'configs'
@@ -315,12 +316,19 @@ def options_until(iterations):
     return ['--no-validate', '--options', f'train_cfg.max_iters={iterations}']
 
 
-def test_auto_resume(config, tmp_path):
-    args = [train, config, '--work-dir', tmp_path, '--auto-resume']
-    run_here(*args, *options_until(1))
-    assert iterations_of_the_last_run(tmp_path) == [1]
-    run_here(*args, *options_until(3))
-    assert iterations_of_the_last_run(tmp_path) == [2, 3]
+def test_auto_resume(config, tmp_path, monkeypatch):
+    """The first run saves while the second one waits for the folder."""
+    args = [train, config, '--auto-resume', '--work-dir']
+    run_here(*args, tmp_path / 'first', *options_until(1))
+    assert iterations_of_the_last_run(tmp_path / 'first') == [1]
+
+    def hold_once_the_first_has_ended(folder):
+        shutil.copytree(tmp_path / 'first', folder)
+        return hold_work_dir(folder)
+
+    monkeypatch.setattr(train, 'hold_work_dir', hold_once_the_first_has_ended)
+    run_here(*args, tmp_path / 'second', *options_until(3))
+    assert iterations_of_the_last_run(tmp_path / 'second') == [2, 3]
 
 
 def test_a_requeued_job_of_slurm_goes_on(config, tmp_path, monkeypatch):
