@@ -44,6 +44,8 @@ while not (folder / 'done').exists():
         sys.exit(3)
     if (folder / f'follow_{rank}').exists():
         sys.exit(1)
+    if told and 'nothing to save' in sys.argv:
+        sys.exit(128 + signal.SIGTERM)
     if told and 'stuck' not in sys.argv:
         saved.touch()
         sys.exit(75)
@@ -173,8 +175,10 @@ def test_a_cancelled_job_is_not_queued_again(tmp_path):
         assert tasks.pickle.stat().st_mtime_ns == before
 
 
-def test_a_training_that_cannot_save_in_time(tmp_path):
-    tasks = Tasks(tmp_path, 'stuck', seconds_to_save=1)
+@pytest.mark.parametrize('how', ['stuck', 'nothing to save'])
+def test_a_training_that_does_not_save(tmp_path, how):
+    """It is too slow, or has done nothing since its start."""
+    tasks = Tasks(tmp_path, how, seconds_to_save=1 if how == 'stuck' else 60)
     tasks.submit()
     with running(tasks):
         tasks.signal(signal.SIGUSR1, 0, 1)
