@@ -21,6 +21,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises:
         StorageError: it cannot be written; ``path`` is what it was before.
+        RuntimeError: torch's, of a data loader's worker that died meanwhile.
     """
     partial_path = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
@@ -31,6 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(partial_path, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
+        if 'DataLoader worker' in str(error):  # one has died meanwhile, which torch raises anywhere
+            raise
         # torch.save hides the reason of a failed write in a RuntimeError about positions
         raise StorageError(
             f'{path} cannot be written: {" ".join(str(error).split())}{_free_space(path.parent)}.'

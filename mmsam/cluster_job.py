@@ -65,7 +65,9 @@ class TrainingJob(Checkpointable):
             code = task.run(self.command, error_path)
             if code == 0:
                 return
-            stopped = code == StoppedError.exit_code or (task.stopped_by and code < 0)
+            # above 128: it followed the signal, but had saved nothing since its start
+            by_signal = code < 0 or code > 128
+            stopped = code == StoppedError.exit_code or (task.stopped_by and by_signal)
             if first_failure.path.exists() or not stopped:
                 first_failure.end(rank, *_last_words(error_path, code))
         if rank == 0:

@@ -48,6 +48,9 @@ class DivergedError(MMSAMError):
 
 
 class StoppedError(MMSAMError):
-    """The run was asked to end, by Slurm or by Ctrl-C, and is saved; EX_TEMPFAIL of sysexits.h."""
+    """The run was asked to end, by Slurm or by Ctrl-C, and is saved; EX_TEMPFAIL of sysexits.h.
+
+    Where nothing was saved since its start, its ``exit_code`` is 128 + the signal's number.
+    """
 
     exit_code = 75

@@ -7,6 +7,8 @@ before it imports anything heavy.
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -22,6 +24,31 @@ def listen() -> None:
     """
     for number in _SIGNALS:
         signal.signal(number, _remember)
+
+
+def is_listening() -> bool:
+    """Whether this process remembers signals."""
+    return signal.getsignal(signal.SIGTERM) is _remember
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Inside, the signals wait, also for processes that are started there, until these ``ignore``.
+
+    Only of the calling thread.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore() -> None:
+    """From now on ignore the signals, those that were held back too."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:

@@ -48,6 +48,19 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_worker_that_dies_meanwhile_is_not_the_disk_s_fault(tmp_path):
+    error = RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+    def fail(partial_path: Path) -> None:
+        partial_path.write_bytes(b'ha')
+        raise error
+
+    with pytest.raises(RuntimeError) as raised:
+        write_atomically(tmp_path / 'file', fail)
+    assert raised.value is error
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / 'file').write_bytes(b'')
     with pytest.raises(StorageError, match='cannot be written'):

@@ -44,6 +44,8 @@ while not (folder / 'done').exists():
         sys.exit(3)
     if (folder / f'follow_{rank}').exists():
         sys.exit(1)
+    if told and 'nothing to save' in sys.argv:
+        sys.exit(128 + signal.SIGTERM)
     if told and 'stuck' not in sys.argv:
         saved.touch()
         Path('last_checkpoint').touch()
@@ -175,13 +177,16 @@ def test_a_cancelled_job_is_not_queued_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('number', 'saves'),
-    [(signal.SIGUSR1, True), (signal.SIGTERM, False)],
-    ids=['time', 'other job'],
+    ('how', 'number', 'saves'),
+    [
+        ('stuck', signal.SIGUSR1, True),
+        ('stuck', signal.SIGTERM, False),
+        ('nothing to save', signal.SIGTERM, False),
+    ],
 )
-def test_a_training_that_cannot_save_in_time(tmp_path, number, saves):
-    """It has saved before, or was pre-empted."""
-    tasks = Tasks(tmp_path, 'stuck', seconds_to_save=1)
+def test_a_training_that_does_not_save_now(tmp_path, how, number, saves):
+    """It is too slow, or has done nothing yet; it has saved before, or was pre-empted."""
+    tasks = Tasks(tmp_path, how, seconds_to_save=1 if how == 'stuck' else 60)
     tasks.submit()
     with running(tasks):
         if saves:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -16,10 +15,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from processes import children
 from pycocotools import mask as mask_utils
 from tiny_sam import segmentor_config
 
 from mmsam.apis import run_tool
+from mmsam.engine.loader_workers import kill_workers
 from tools import train
 
 ROOT = Path(train.__file__).parents[1]
@@ -171,11 +172,15 @@ def finish(process: subprocess.Popen) -> subprocess.CompletedProcess:
 def finish_after_signal(
     process: subprocess.Popen, text: str, number: int
 ) -> subprocess.CompletedProcess:
-    """As ``finish``; the process gets signal ``number`` when it has printed ``text``."""
+    """As ``finish``; when the process has printed ``text``, it gets signal ``number``.
+
+    So do its children, as from a terminal and from torchrun.
+    """
     try:
         for line in process.stdout:
             if text in line:
-                process.send_signal(number)
+                for child in [process.pid, *children(process.pid)]:
+                    os.kill(child, number)
                 break
     finally:
         done = finish(process)
@@ -200,9 +205,7 @@ def run_here(tool: ModuleType, *args: object) -> None:
         with mock.patch.object(sys, 'argv', [str(tool.__file__), *map(str, args), *name]):
             run_tool(tool.main, tool.parse_args())
     finally:
-        # a data loader that is garbage later would wait 5 s for each of its workers
-        for worker in multiprocessing.active_children():
-            worker.terminate()
+        kill_workers()  # a data loader that is garbage later would wait 5 s for each
 
 
 def refused(capsys: pytest.CaptureFixture, tool: ModuleType, *args: object) -> tuple[int, str]:

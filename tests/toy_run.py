@@ -57,8 +57,12 @@ def train(
     interval: int = 100,
     accumulative_counts: int = 1,
     validates: bool = True,
+    by_epoch: bool = False,
 ) -> None:
-    """``MAX_ITERS`` iterations, with a validation after each second one and after the last."""
+    """``MAX_ITERS`` iterations, with a validation after each second one and after the last.
+
+    Or, by epoch, three of three iterations each, with a validation and a checkpoint of each.
+    """
     torch.manual_seed(0)
     data = [{'inputs': torch.randn(3), 'data_samples': None} for _ in range(5)]
     model = ToyModel()
@@ -73,19 +77,24 @@ def train(
         model=model,
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=data, batch_size=2, num_workers=0, sampler=dict(type='SeededInfiniteSampler')
+            dataset=data,
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler' if by_epoch else 'SeededInfiniteSampler'),
         ),
-        train_cfg=dict(by_epoch=False, max_iters=MAX_ITERS, val_interval=2),
+        train_cfg=dict(by_epoch=True, max_epochs=3)
+        if by_epoch
+        else dict(by_epoch=False, max_iters=MAX_ITERS, val_interval=2),
         optim_wrapper=dict(
             optimizer=dict(type='Adam', lr=0.1), accumulative_counts=accumulative_counts
         ),
         default_hooks=dict(
             checkpoint=dict(
-                type='SAMCheckpointHook', by_epoch=False, interval=interval,
+                type='SAMCheckpointHook', by_epoch=by_epoch, interval=1 if by_epoch else interval,
                 save_best='toy/score', rule='greater',
             )
         ),
-        log_processor=dict(by_epoch=False),
+        log_processor=dict(by_epoch=by_epoch),
         log_level='ERROR',
         default_scope='mmsam',
         randomness=dict(seed=3),

@@ -66,9 +66,15 @@ ID=$(sbatch --parsable --partition="$PARTITION" --job-name="$JOB" "${ASKED[@]}" 
 trap : TERM USR1
 code=0
 srun --cpus-per-task=$CPUS_PER_TASK --kill-on-bad-exit=1 $(printf '%q ' "${COMMAND[@]}") || code=\$?
-# 75: stopped and saved; a tool that saves nothing is ended by SIGTERM (143) or SIGUSR1 (138). A job
-# that was cancelled is not running any more.
-if [[ \$code =~ ^(75|143|138)\$ && \$(squeue --noheader --jobs=\$SLURM_JOB_ID --format=%T) == RUNNING ]]; then
+# 75: stopped, with something saved since the start. 143: SIGTERM, by which a job is pre-empted, ended
+# a process that had saved nothing, such as test.py; it may have its whole time next time. Not 138:
+# SIGUSR1 announces the end of the time, and the next time would end so too.
+goes_on() {  # unless it was cancelled; squeue may fail to answer
+    local state
+    state=\$(squeue --noheader --jobs=\$SLURM_JOB_ID --format=%T) || state=
+    [[ \$state =~ ^(RUNNING|SIGNALING)?\$ ]]
+}
+if [[ \$code =~ ^(75|143)\$ ]] && goes_on; then
     echo "Job \$SLURM_JOB_ID goes back to the queue."
     scontrol requeue "\$SLURM_JOB_ID"
 fi

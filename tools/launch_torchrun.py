@@ -3,8 +3,8 @@
     python tools/launch_torchrun.py PORT given|preferred|elsewhere [arguments of torchrun]
 
 Called by ``launch_torchrun.sh``. A ``preferred`` port may be replaced by a free one; ``elsewhere``
-leaves it to the first machine. The exit code is that of the rank that ended the job, 128 and the
-signal's number where a signal did, and 75 where the job was asked to end.
+leaves it to the first machine. The exit code is that of the rank that ended the job, or 128 and
+the signal's number where a signal did; a job that was asked to end ends with 75 if its ranks do.
 """
 
 import os
@@ -13,7 +13,8 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-ASKED_TO_END = 75
+STOPPED = 75
+"""Of a rank that was asked to end and is saved."""
 
 SECONDS_AFTER_A_FAILURE = 3
 """For the other ranks to end; they may wait for the failed one, deaf to SIGTERM."""
@@ -79,17 +80,52 @@ def time_of(failure: Any) -> tuple[bool, float]:
     return -failure.exitcode == signal.SIGTERM, failure.timestamp - 1
 
 
+def own_exit_code(failure: Any) -> int:
+    """The code with which a rank wanted to end: torchrun may have killed it on its way out."""
+    if isinstance(failure.message, dict):
+        return failure.message['extraInfo']['exit_code']
+    return failure.exitcode
+
+
 def end_for_the_first(failures: dict[int, Any]) -> NoReturn:
     """Name the rank that failed first, with its own words."""
     rank, first = min(failures.items(), key=lambda item: time_of(item[1]))
     code = first.exitcode
     if isinstance(first.message, dict):
         words = first.message['message'].rstrip()
-        # its own code: torchrun may have killed it on its way out
-        end(f'Rank {rank} ended the job:\n{words}', first.message['extraInfo']['exit_code'])
+        end(f'Rank {rank} ended the job:\n{words}', own_exit_code(first))
     if code < 0:
         end(f'Rank {rank} was killed by {first.signal_name()}, which ended the job.', 128 - code)
     end(f'Rank {rank} ended the job with exit code {code}; what it printed stands above.', code)
+
+
+def end_after_signal(number: int, ranks: Any) -> NoReturn:
+    """End as the ranks did after a signal; one that failed nevertheless goes first.
+
+    Args:
+        number: of the signal.
+        ranks: torchrun's ``SubprocessContext``, closed; None where no rank was started.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    name = signal.Signals(number).name
+    if ranks is None:
+        end(f'{name} has ended the job before its ranks were started.', 128 + number)
+    failures = {}
+    for local_rank, handler in ranks.subprocess_handlers.items():
+        code = handler.proc.poll()
+        if code is None:  # the kernel does not let it go
+            code = -signal.SIGKILL
+        if code != 0:
+            error_file = ranks.error_files[local_rank]
+            failure = ProcessFailure(local_rank, handler.proc.pid, code, error_file)
+            failures[int(ranks.envs[local_rank]['RANK'])] = failure
+    others = {rank: one for rank, one in failures.items() if own_exit_code(one) != STOPPED}
+    if others:
+        end_for_the_first(others)
+    if failures:
+        end(f'{name} has ended the job; what its ranks saved stands above.', STOPPED)
+    end(f'{name} came when the ranks were done.', 0)
 
 
 def main(port: int, port_is: str, arguments: list[str]) -> None:
@@ -109,8 +145,16 @@ def main(port: int, port_is: str, arguments: list[str]) -> None:
             holder.close()
     # torchrun waits 30 s in both cases
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SECONDS_AFTER_A_SIGNAL))
-    # of close(death_sig=None, timeout=30), which gets a timeout only after a signal
-    PContext.close.__defaults__ = (None, SECONDS_AFTER_A_FAILURE)
+    closed = []
+    close = PContext.close
+
+    def close_and_note(
+        self: Any, death_sig: Any = None, timeout: int = SECONDS_AFTER_A_FAILURE
+    ) -> None:  # torchrun gives a timeout only after a signal
+        closed.append(self)
+        close(self, death_sig, timeout)
+
+    PContext.close = close_and_note
     os.environ['MMSAM_LAUNCHER_PID'] = str(os.getpid())
     # by default SIGUSR1, which Slurm may be told to send, kills torchrun and leaves its processes
     signals = '--signals-to-handle=SIGTERM,SIGINT,SIGUSR1'
@@ -123,8 +167,7 @@ def main(port: int, port_is: str, arguments: list[str]) -> None:
     except ChildFailedError as error:
         end_for_the_first(error.failures)
     except SignalException as error:
-        name = signal.Signals(error.sigval).name
-        end(f'{name} has ended the job; what its ranks saved stands above.', ASKED_TO_END)
+        end_after_signal(error.sigval, closed[-1] if closed else None)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -103,7 +104,7 @@ def leave_to_torchrun(error: str, exit_code: int) -> None:
 
     ``time`` and ``exit_code`` are for ``launch_torchrun.py``: torch's time stamps, in seconds, do
     not tell the first error from those that follow from it, and the code that torchrun sees may be
-    that of its own signal.
+    that of its own signal. On a full disk there is no file; half of one would end torchrun.
     """
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if path:
@@ -111,8 +112,12 @@ def leave_to_torchrun(error: str, exit_code: int) -> None:
         content = dict(
             message=error, extraInfo=dict(timestamp=str(int(now)), time=now, exit_code=exit_code)
         )
-        with open(path, 'w') as file:
-            json.dump(dict(message=content), file)
+        try:
+            with open(path, 'w') as file:
+                json.dump(dict(message=content), file)
+        except OSError:
+            with suppress(OSError):
+                os.remove(path)
 
 
 def _find_others_of_step() -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from mmsam import __version__
+from mmsam import __version__, stop_signal
 from mmsam.atomic_file import write_text_atomically
 from mmsam.checkpoint import check_finite, read_state_dict, show_keys
 from mmsam.errors import CheckpointError, ConfigError
@@ -33,7 +33,7 @@ from mmsam.weight_layouts import describe_architecture
 
 from . import slurm
 from .agreement import raised_by_all
-from .loader_workers import WORKER_TIMEOUT, worker_failures
+from .loader_workers import WORKER_TIMEOUT, make_workers_deaf, worker_failures
 from .optim_wrappers import single_wrappers
 from .random_state import RandomState
 
@@ -70,11 +70,15 @@ class SAMRunner(Runner):
         """As mmengine's, with a generator of its own, and with a time limit for its workers.
 
         Else each pass through a loader would draw from the generator of the training, and a
-        resumed run, which has made fewer passes, would go on with other random numbers.
+        resumed run, which has made fewer passes, would go on with other random numbers. Where this
+        process follows signals when it has saved, its workers ignore them.
         """
+        is_new = isinstance(dataloader, dict)
         if isinstance(dataloader, dict) and dataloader.get('num_workers', 0) > 0:
             dataloader = {'timeout': WORKER_TIMEOUT, **dataloader}
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if is_new and loader.num_workers > 0 and stop_signal.is_listening():
+            make_workers_deaf(loader)
         if loader.generator is None:
             loader.generator = torch.Generator().manual_seed(seed or 0)
         return loader

@@ -189,3 +189,12 @@ def test_a_taken_port(monkeypatch):
         with pytest.raises(LaunchError, match=f'Rank 0 .* 127.0.0.1:{port}; is the port taken'):
             init_distributed('pytorch')
     assert not dist.is_initialized()
+
+
+def test_an_error_for_which_the_disk_has_no_room(tmp_path, monkeypatch):
+    """The error itself is what counts; half a file would end torchrun."""
+    path = tmp_path / 'error.json'
+    path.symlink_to('/dev/full')
+    monkeypatch.setenv('TORCHELASTIC_ERROR_FILE', str(path))
+    distributed.leave_to_torchrun('DataError: no mask.', 3)
+    assert not path.is_symlink()

@@ -390,19 +390,23 @@ def test_a_batch_job_of_slurm(stand_in):
 
 
 @pytest.mark.parametrize(
-    ('code', 'state', 'requeued'),
+    ('code', 'squeue', 'requeued'),
     [
-        (75, 'RUNNING', True),
-        (143, 'RUNNING', True),
-        (75, 'COMPLETING', False),
-        (3, 'RUNNING', False),
+        (75, 'echo RUNNING', True),
+        (75, 'echo SIGNALING', True),
+        (75, 'exit 1', True),
+        (143, 'echo RUNNING', True),
+        (138, 'echo RUNNING', False),
+        (75, 'echo COMPLETING', False),
+        (143, 'echo COMPLETING', False),
+        (3, 'echo RUNNING', False),
     ],
 )
-def test_which_batch_jobs_go_back_to_the_queue(stand_in, code, state, requeued):
+def test_which_batch_jobs_go_back_to_the_queue(stand_in, code, squeue, requeued):
     script(stand_in, 'slurm_train.sh', 'p', 'j', 'c.py', BATCH='1')
     for name, text in (
         ('srun', f'exit {code}'),
-        ('squeue', f'echo {state}'),
+        ('squeue', squeue),
         ('scontrol', 'echo scontrol $*'),
     ):
         (stand_in / name).write_text(f'#!/bin/bash\n{text}\n')

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from tiny_run import ROOT
@@ -80,3 +81,59 @@ def test_the_file_is_one_that_torch_reads(launcher, failure, tmp_path):
     content = json.loads((tmp_path / '0.json').read_text())
     assert content['message']['message'] == 'words'
     assert content['message']['extraInfo']['time'] == 1e9 + 0.25
+
+
+def after_sigterm(launcher, capsys, folder, *codes):
+    """A job whose ranks 2 and 3, on this machine 0 and 1, ended with these codes."""
+    handlers = {
+        rank: SimpleNamespace(proc=SimpleNamespace(pid=1, poll=lambda code=code: code))
+        for rank, code in enumerate(codes)
+    }
+    ranks = SimpleNamespace(
+        subprocess_handlers=handlers,
+        envs={rank: {'RANK': str(rank + 2)} for rank in handlers},
+        error_files={rank: str(folder / f'{rank}.json') for rank in handlers},
+    )
+    with pytest.raises(SystemExit) as ended:
+        launcher.end_after_signal(signal.SIGTERM, ranks)
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize('code', [75, -signal.SIGKILL])
+def test_ranks_that_a_signal_has_stopped(launcher, failure, capsys, tmp_path, code):
+    """Whatever became of one on its way out."""
+    failure(0, 75, 'StoppedError: saved.', 0.5, 75)
+    failure(1, code, 'StoppedError: saved.', 0.6, 75)
+    assert after_sigterm(launcher, capsys, tmp_path, 75, code) == (
+        75,
+        'SIGTERM has ended the job; what its ranks saved stands above.\n',
+    )
+
+
+def test_a_rank_that_failed_after_the_signal(launcher, failure, capsys, tmp_path):
+    failure(0, 75, 'StoppedError: saved.', 0.5, 75)
+    failure(1, 6, 'StorageError: no room.', 0.6, 6)
+    assert after_sigterm(launcher, capsys, tmp_path, 75, 6) == (
+        6,
+        'Rank 3 ended the job:\nStorageError: no room.\n',
+    )
+
+
+@pytest.mark.parametrize(
+    ('codes', 'code', 'words'),
+    [
+        ((-15, -15), 143, 'Rank 2 was killed by SIGTERM, which ended the job.\n'),
+        ((None, 75), 137, 'Rank 2 was killed by SIGKILL, which ended the job.\n'),
+        ((75, 0), 75, 'SIGTERM has ended the job; what its ranks saved stands above.\n'),
+        ((0, 0), 0, 'SIGTERM came when the ranks were done.\n'),
+    ],
+)
+def test_ranks_without_words_after_a_signal(launcher, capsys, tmp_path, codes, code, words):
+    assert after_sigterm(launcher, capsys, tmp_path, *codes) == (code, words)
+
+
+def test_a_signal_before_there_are_ranks(launcher, capsys):
+    with pytest.raises(SystemExit) as ended:
+        launcher.end_after_signal(signal.SIGUSR1, None)
+    assert ended.value.code == 138
+    assert capsys.readouterr().err == 'SIGUSR1 has ended the job before its ranks were started.\n'

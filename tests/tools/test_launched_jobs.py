@@ -38,7 +38,8 @@ import torch.distributed as dist
 
 from mmsam.apis import add_common_arguments, run_tool
 from mmsam.engine import init_distributed
-from mmsam.errors import DataError
+from mmsam import stop_signal
+from mmsam.errors import DataError, StoppedError
 
 
 def note(name):
@@ -49,14 +50,18 @@ def main(args):
     init_distributed(args.launcher)
     dist.all_reduce(torch.ones(1))
     note('runs')
-    while args.config == 'endless' or not Path('raise').exists():
-        dist.all_reduce(torch.ones(1))
+    told = torch.zeros(1)
+    while not told and (args.config in ('endless', 'listens') or not Path('raise').exists()):
+        told.fill_(stop_signal.received() is not None)
+        dist.all_reduce(told)
         time.sleep(0.05)
     if dist.get_rank() == 1:
         raise DataError('Expected a mask, got none, in image 7.')
     if args.config == 'deaf':
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(100)
+    if told:
+        raise StoppedError('saved.')
     dist.all_reduce(torch.ones(1))
 
 
@@ -67,6 +72,8 @@ if args.config == 'slow imports':
     note('imports')
     while not Path('go').exists():
         time.sleep(0.05)
+if args.config == 'listens':
+    stop_signal.listen()
 run_tool(main, args)
 """
 
@@ -173,6 +180,19 @@ def test_a_killed_rank_ends_the_job(tmp_path):
         assert not is_alive(first)
     lines = (tmp_path / 'stderr of endless').read_text().splitlines()
     assert lines[-1] == 'Rank 1 was killed by SIGKILL, which ended the job.'
+
+
+def test_an_error_after_a_signal_is_the_job_s(tmp_path):
+    """It may be that a rank could not save; 75 would hide it."""
+    with launched(TOOL, tmp_path, 'listens') as job:
+        workers(tmp_path, 'runs', job)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=60) == 3
+    lines = (tmp_path / 'stderr of listens').read_text().splitlines()
+    assert lines[-2:] == [
+        'Rank 1 ended the job:',
+        'DataError: Expected a mask, got none, in image 7.',
+    ]
 
 
 def test_a_launcher_killed_during_the_imports(tmp_path):

@@ -173,7 +173,8 @@ def test_resume_continues_from_the_latest(straight, config, tmp_path):
 @pytest.mark.bad_input(81)
 def test_a_signal_saves_and_resume_goes_on_bit_by_bit(straight, config, tmp_path, number):
     _, work_dir = straight
-    args = ['train.py', config, '--work-dir', 'run', *SIX_ITERATIONS]
+    workers = ['train_dataloader.num_workers=2', 'val_dataloader.num_workers=1']
+    args = ['train.py', config, '--work-dir', 'run', *SIX_ITERATIONS, *workers]
     process = start(*args, cwd=tmp_path)
     done = finish_after_signal(process, 'Iter(train) [1/6]', number)
     assert done.returncode == 75

@@ -40,6 +40,11 @@ class MissedValidationHook(Hook):
         runner.message_hub.update_info(_DUE, False)
 
 
+def owe_validation(runner: Runner) -> None:
+    """Note that the validation of the last iteration is due, for a run that leaves it."""
+    runner.message_hub.update_info(_DUE, True)
+
+
 def _is_validation_due(runner: Runner, done: int) -> bool:
     loop = runner.train_loop
     if runner.val_loop is None or not isinstance(loop, IterBasedTrainLoop):
