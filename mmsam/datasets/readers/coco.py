@@ -11,12 +11,13 @@ import numpy as np
 from mmengine.logging import print_log
 from pycocotools import mask as mask_api
 
+from mmsam.datasets.image_file import MAX_PIXELS
 from mmsam.datasets.options import check_choice
 from mmsam.errors import DataError
 from mmsam.geometry import Size
 
 from .base import AnnotatedImage, AnnotationReader, Box, Objects, first_few
-from .rle import MAX_PIXELS, RLE, checked_rle
+from .rle import RLE, checked_rle
 
 _TOO_FEW_POINTS = 'polygons with fewer than 3 points'
 _NO_PIXEL = 'objects without a pixel'

@@ -89,10 +89,10 @@ def edit(key, number, **changes):
         (edit('images', 1, file_name=None), "Image 2 in .*'file_name'"),
         (edit('images', 1, width=0), "Image 2 in .*'width'"),
         (edit('images', 1, height='40'), "Image 2 in .*'height'"),
-        (edit('images', 1, height=10**6, width=10**6), 'Image 2 in .* more than'),
+        (edit('images', 1, height=13400, width=13400), 'Image 2 in .* more than 178956970 pixels'),
     ],
 )
-@pytest.mark.bad_input(35, 36, 37, 38)
+@pytest.mark.bad_input(11, 35, 36, 37, 38)
 def test_wrong_records_name_file_and_record(world, change, message):
     content = world.coco_dict()
     change(content)
@@ -127,6 +127,13 @@ def test_encodings(world):
     path.unlink()
     with pytest.raises(DataError, match='Cannot read annotation file .*converter'):
         read(world)
+
+
+@pytest.mark.bad_input(10)
+def test_large_image_is_no_bomb(world):
+    content = world.coco_dict()
+    content['images'][1].update(height=9500, width=9500)
+    assert read(world, content)[2].size == (9500, 9500)
 
 
 def logged(monkeypatch):
