@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 from collections import Counter
 
 import numpy as np
@@ -95,7 +96,10 @@ def make_file(seed, base):
             mutate(content, rng)
         except (AttributeError, IndexError, KeyError, TypeError):
             break  # nothing to change is left where the first change was
-    data = json.dumps(content).encode()
+    text = json.dumps(content)
+    if rng.random() < 0.5:  # JSON's own constants are refused at once
+        text = re.sub(r'(?<=[\[ ])NaN', '"nan"', text.replace('Infinity', '1e999'))
+    data = text.encode()
     if rng.random() < 0.05:
         cut = rng.randrange(len(data))
         data = data[:cut] + rng.randbytes(rng.randrange(3)) + data[cut + rng.randrange(3) :]
