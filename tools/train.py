@@ -10,6 +10,7 @@ import argparse
 
 from mmsam.apis import (
     add_training_arguments,
+    check_annotation_memory,
     check_room,
     hold_work_dir,
     load_training_config,
@@ -29,6 +30,7 @@ def main(args: argparse.Namespace) -> None:
     config = load_training_config(args)
     init_distributed(args.launcher)
     with hold_work_dir(config.work_dir):
+        check_annotation_memory(config, ('train_dataloader', 'val_dataloader'))
         runner = SAMRunner.from_cfg(config)
         check_room(runner)
         runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others

@@ -3,7 +3,7 @@
 from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
 from .run_config import check_paths, load_run_config
-from .start_check import check_room
+from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
 from .training import add_training_arguments, load_training_config
 from .work_dir import check_writable, hold_work_dir
@@ -11,6 +11,7 @@ from .work_dir import check_writable, hold_work_dir
 __all__ = [
     'add_common_arguments',
     'add_training_arguments',
+    'check_annotation_memory',
     'check_config',
     'check_paths',
     'check_room',
