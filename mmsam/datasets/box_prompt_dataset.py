@@ -16,6 +16,7 @@ from mmengine.dataset import BaseDataset
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.registry import DATASETS, TRANSFORMS
 
+from .box_format import check_box_format
 from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.rle import boxes_of_rles
@@ -50,8 +51,9 @@ class BoxPromptDataset(BaseDataset):
         empty_images: 'skip' or 'keep' images without an object. Kept, they have K = 0. To skip
             them the masks of a mask folder are all read at the start (and kept as RLE), otherwise
             each when it is needed.
-        boxes_from: 'annotation' or 'mask'. An annotation's boxes are clipped to the image. A mask
-            folder has only boxes of masks.
+        boxes_from: 'annotation' or 'mask'. An annotation's boxes are clipped to the image; are they
+            written in another format than COCO's, they are refused. A mask folder has only boxes
+            of masks.
         metainfo: ``dict(classes=(...))`` chooses the classes and their order; without it they are
             the annotation's.
         seed: >= 0, for samples whose index brings no seed.
@@ -111,6 +113,8 @@ class BoxPromptDataset(BaseDataset):
                 f'{len(missing)} of {len(images)} image files are missing: {first_few(missing)}; '
                 'check data_root and data_prefix.'
             )
+        if self.boxes_from == 'annotation':
+            check_box_format(images)
         data_list: list[dict] = []
         for image in images:
             if image.objects is None and self.empty_images == 'skip':
