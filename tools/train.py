@@ -12,6 +12,7 @@ from mmsam.apis import (
     add_training_arguments,
     check_annotation_memory,
     check_room,
+    check_splits,
     hold_work_dir,
     load_training_config,
     run_tool,
@@ -36,6 +37,7 @@ def main(args: argparse.Namespace) -> None:
         runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
         runner.register_hook(StopHook())
         runner.continue_requeued_job()
+        check_splits(runner)
         runner.train()
 
 

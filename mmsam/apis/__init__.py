@@ -3,6 +3,7 @@
 from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
 from .run_config import check_paths, load_run_config
+from .split_check import check_splits
 from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
 from .training import add_training_arguments, load_training_config
@@ -15,6 +16,7 @@ __all__ = [
     'check_config',
     'check_paths',
     'check_room',
+    'check_splits',
     'check_writable',
     'describe_config',
     'hold_work_dir',

@@ -57,6 +57,16 @@ def test_empty_images_are_kept_or_skipped(world, form):
     assert sample.gt_instances.labels.shape == (0,)
 
 
+@pytest.mark.parametrize('form', ['polygon', 'instance'])
+def test_image_paths_need_no_masks(world, form):
+    reader = world.reader(form)
+    dataset = build(world, reader, empty_images='keep', indices=[0, 2])
+    (world.root / 'masks').mkdir(exist_ok=True)
+    for path in (world.root / 'masks').iterdir():
+        path.write_bytes(b'broken')
+    assert list(dataset.image_paths()) == [f'{world.root}/images/{name}.png' for name in 'ac']
+
+
 def test_keep_reads_no_mask_before_it_is_needed(world):
     reader = world.reader('instance')
     (world.root / 'masks' / 'c.png').write_bytes(b'broken')
@@ -156,10 +166,15 @@ def test_images_of_a_few_pixels(world, size, pixel, input_size, rows, columns, b
     torch.testing.assert_close(sample.prompts.boxes, torch.tensor([box], dtype=torch.float32))
 
 
+@pytest.mark.bad_input(49)
 def test_no_sample_is_an_error(world):
     content = world.coco_dict()
     content['annotations'] = []
-    with pytest.raises(DataError, match='none of the 3 images has an object'):
+    message = r"images with the reader .*ann_file='ann\.json', got 0: none of the 3 images has an o"
+    with pytest.raises(ConfigError, match=message + 'bject of thing'):
+        build(world, world.write_json(content))
+    content['images'] = []
+    with pytest.raises(ConfigError, match="ann_file='ann.json', got 0: it lists no image"):
         build(world, world.write_json(content))
 
 
