@@ -79,10 +79,13 @@ def test_less_than_an_iteration_of_a_sampler_without_an_end(images, warned):
 def test_images_in_both_splits(tmp_path):
     (tmp_path / 'images').mkdir()
     (tmp_path / 'link').symlink_to(tmp_path / 'images')
-    parts = [Paths(f'{tmp_path}/link/b.png', f'{tmp_path}/link/a.png')]
-    parts.append(Paths(f'{tmp_path}/link/c.png'))
-    trained = RepeatDataset(ConcatDataset(parts), 2)
-    validated = Paths(*(f'{tmp_path}/images/{name}.png' for name in 'abcd'))
+    trained = ConcatDataset(
+        [
+            Paths(f'{tmp_path}/link/b.png', f'{tmp_path}/link/a.png'),
+            Paths(f'{tmp_path}/link/c.png'),
+        ]
+    )
+    validated = RepeatDataset(Paths(*(f'{tmp_path}/images/{name}.png' for name in 'abcd')), 2)
     runner = make_runner(ending(trained, 1), ending(validated, 1))
     check_splits(runner)
     assert runner.logger.lines == [
