@@ -1,13 +1,9 @@
 import pytest
 from bad_inputs import ROWS, covering_tests, main
 
-FIRST = 50
-"""Rows from here on must be covered: checkpoint, config, launch, environment, training."""
-
 
 def test_every_row_has_a_test():
-    covered = covering_tests().keys()
-    missing = {row for row in ROWS if row >= FIRST} - covered
+    missing = ROWS.keys() - covering_tests().keys()
     assert {row: ROWS[row] for row in missing} == {}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mmsam.apis import (
     add_common_arguments,
+    check_annotation_memory,
     check_load_from,
     check_paths,
     check_writable,
@@ -49,6 +50,7 @@ def main(args: argparse.Namespace) -> None:
     init_distributed(args.launcher)
     folders = [config.work_dir, Path(args.out).parent if args.out else None, args.show_dir]
     check_writable(*(folder for folder in folders if folder))
+    check_annotation_memory(config, ('test_dataloader',))
     runner = SAMRunner.from_cfg(config)
     runner.register_hook(StallHook())
     runner.test()

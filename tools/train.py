@@ -10,7 +10,9 @@ import argparse
 
 from mmsam.apis import (
     add_training_arguments,
+    check_annotation_memory,
     check_room,
+    check_splits,
     hold_work_dir,
     load_training_config,
     run_tool,
@@ -29,12 +31,14 @@ def main(args: argparse.Namespace) -> None:
     config = load_training_config(args)
     init_distributed(args.launcher)
     with hold_work_dir(config.work_dir):
+        check_annotation_memory(config, ('train_dataloader', 'val_dataloader'))
         runner = SAMRunner.from_cfg(config)
         check_room(runner)
         runner.register_hook(StallHook())  # before StopHook, whose exchange waits for the others
         runner.register_hook(MissedValidationHook())
         runner.register_hook(StopHook())
         runner.go_on_if_stopped(args.auto_resume)
+        check_splits(runner)
         runner.train()
 
 

@@ -3,7 +3,8 @@
 from .command_line import add_common_arguments, run_tool
 from .config_check import check_config
 from .run_config import check_load_from, check_paths, load_run_config
-from .start_check import check_room
+from .split_check import check_splits
+from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
 from .training import add_training_arguments, load_training_config
 from .work_dir import check_writable, hold_work_dir
@@ -11,10 +12,12 @@ from .work_dir import check_writable, hold_work_dir
 __all__ = [
     'add_common_arguments',
     'add_training_arguments',
+    'check_annotation_memory',
     'check_config',
     'check_load_from',
     'check_paths',
     'check_room',
+    'check_splits',
     'check_writable',
     'describe_config',
     'hold_work_dir',

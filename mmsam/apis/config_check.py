@@ -24,6 +24,8 @@ from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.readers import build_reader
 from mmsam.errors import ConfigError
 
+from .split_check import ENDLESS_SAMPLERS
+
 _Kinds = tuple[Registry, ...]
 
 _MODEL_PARTS: _Kinds = (roots.MODELS, roots.TASK_UTILS, roots.WEIGHT_INITIALIZERS)
@@ -139,6 +141,7 @@ def check_config(config: Config) -> None:
     for section, value in config.items():
         if section in _KINDS_OF_SECTION or section in _LOADERS:
             _check_section(section, value, scope)
+    _check_ends(config, scope)
 
 
 def check_option_paths(config: Config, options: Mapping[str, Any]) -> None:
@@ -321,6 +324,32 @@ def _has_several(section: str, value: dict) -> bool:
         return 'constructor' in value and not {'type', 'optimizer'} & value.keys()
     is_schedules = section == 'param_scheduler' and bool(value)
     return is_schedules and all(isinstance(item, list) for item in value.values())
+
+
+def _check_ends(config: Config, scope: str) -> None:
+    """What goes once through its data must have a sampler with an end."""
+    train_cfg = config.get('train_cfg')
+    is_by_epochs = isinstance(train_cfg, dict) and _is_kind(
+        _loop_of(train_cfg), 'train_cfg.type', roots.LOOPS, scope, (EpochBasedTrainLoop,)
+    )
+    for loader in _LOADERS:
+        sampler = value_at(config, f'{loader}.sampler')
+        if not isinstance(sampler, dict) or (loader == 'train_dataloader' and not is_by_epochs):
+            continue
+        where, scope_of_it = f'{loader}.sampler.type', sampler.get('_scope_', scope)
+        if _is_kind(sampler['type'], where, roots.DATA_SAMPLERS, scope_of_it, ENDLESS_SAMPLERS):
+            what = 'the first epoch' if loader == 'train_dataloader' else 'the evaluation'
+            raise ConfigError(
+                f'{where}: expected a sampler with an end, such as DefaultSampler, got '
+                f'{sampler["type"]}: {what} would never end.'
+            )
+
+
+def _is_kind(
+    name: Any, where: str, registry_of_it: Registry, scope: str, kinds: tuple[type, ...]
+) -> bool:
+    module, _ = _find_module(name, where, (registry_of_it,), scope)
+    return inspect.isclass(module) and issubclass(module, kinds)
 
 
 def _with_default_type(section: str, value: dict) -> dict:

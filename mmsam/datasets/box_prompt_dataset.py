@@ -16,6 +16,7 @@ from mmengine.dataset import BaseDataset
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.registry import DATASETS, TRANSFORMS
 
+from .box_format import check_box_format
 from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.rle import boxes_of_rles
@@ -50,8 +51,9 @@ class BoxPromptDataset(BaseDataset):
         empty_images: 'skip' or 'keep' images without an object. Kept, they have K = 0. To skip
             them the masks of a mask folder are all read at the start (and kept as RLE), otherwise
             each when it is needed.
-        boxes_from: 'annotation' or 'mask'. An annotation's boxes are clipped to the image. A mask
-            folder has only boxes of masks.
+        boxes_from: 'annotation' or 'mask'. An annotation's boxes are clipped to the image; are they
+            written in another format than COCO's, they are refused. A mask folder has only boxes
+            of masks.
         metainfo: ``dict(classes=(...))`` chooses the classes and their order; without it they are
             the annotation's.
         seed: >= 0, for samples whose index brings no seed.
@@ -59,8 +61,8 @@ class BoxPromptDataset(BaseDataset):
         indices: the first n samples, or those of a list, as in mmengine's ``BaseDataset``.
 
     Raises:
-        ConfigError: a wrong option.
-        DataError: files or records that are missing or wrong, or no sample at all.
+        ConfigError: a wrong option, or no sample at all.
+        DataError: files or records that are missing or wrong.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class BoxPromptDataset(BaseDataset):
         if isinstance((metainfo or {}).get('classes'), str):
             raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
         self.reader = build_reader(reader, data_root)
+        self._reader_text = ', '.join(f'{key}={value!r}' for key, value in reader.items())
         self.empty_images = empty_images
         self.boxes_from = boxes_from
         self.seed = seed
@@ -111,17 +114,23 @@ class BoxPromptDataset(BaseDataset):
                 f'{len(missing)} of {len(images)} image files are missing: {first_few(missing)}; '
                 'check data_root and data_prefix.'
             )
+        if self.boxes_from == 'annotation':
+            check_box_format(images)
         data_list: list[dict] = []
         for image in images:
             if image.objects is None and self.empty_images == 'skip':
                 image.objects = self.reader.read_objects(image)
             if image.objects is None:
-                data_list.append({'annotated_image': image})
+                data_list.append({'annotated_image': image, 'img_path': image.img_path})
             elif image.objects.rles or self.empty_images == 'keep':
                 data_list.append(self._annotation(image, image.objects))
         if not data_list:
-            reason = f'none of the {len(images)} images has an object' if images else 'no image'
-            raise DataError(f'No sample in {img_dir}: {reason}.')
+            what = f'has an object of {first_few(classes)}'
+            reason = f'none of the {len(images)} images {what}' if images else 'it lists no image'
+            raise ConfigError(
+                f'Expected at least one sample in {img_dir} with the reader {self._reader_text}, '
+                f'got 0: {reason}.'
+            )
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
@@ -131,6 +140,11 @@ class BoxPromptDataset(BaseDataset):
         if image is not None:
             info.update(self._annotation(image, self.reader.read_objects(image)))
         return info
+
+    def image_paths(self) -> Iterator[str]:
+        """The image file of each sample; no mask is read for it."""
+        for index in range(len(self)):
+            yield super().get_data_info(index)['img_path']
 
     def prepare_data(self, idx: int) -> dict:
         """The sample ``idx`` after the pipeline, under its own random state.

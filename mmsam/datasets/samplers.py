@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.dist import get_dist_info
 from torch.utils.data import Sampler
 
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import ConfigError
 from mmsam.registry import DATA_SAMPLERS
 
 
@@ -55,8 +55,7 @@ class SeededInfiniteSampler(Sampler):
             none here, and None where ranks are seeded differently: then 0.
 
     Raises:
-        ConfigError: the seed is negative.
-        DataError: the data set is empty.
+        ConfigError: the seed is negative, or the data set is empty.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0) -> None:
@@ -65,7 +64,7 @@ class SeededInfiniteSampler(Sampler):
             raise ConfigError(f'seed of SeededInfiniteSampler must be >= 0, got {seed}.')
         self.size = len(dataset)
         if self.size == 0:
-            raise DataError('SeededInfiniteSampler got a data set without samples.')
+            raise ConfigError('SeededInfiniteSampler expected at least one sample, got 0.')
         self.rank, self.world_size = get_dist_info()
         self.shuffle = shuffle
         self.seed = seed

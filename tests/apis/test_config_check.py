@@ -171,8 +171,30 @@ def test_wrong_options(key, value, first, second):
             'custom_hooks.1.type',
             'EMAHook?',
         ),
+        # loops that would not end
+        (
+            "val_dataloader = dict(sampler=dict(type='SeededInfiniteSampler'))",
+            'val_dataloader.sampler.type: expected a sampler with an end, such as DefaultSampler',
+            'got SeededInfiniteSampler: the evaluation would never end',
+        ),
+        (
+            "test_dataloader = dict(sampler=dict(type='mmengine.InfiniteSampler'))",
+            'test_dataloader.sampler.type',
+            'got mmengine.InfiniteSampler',
+        ),
+        (
+            "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=5)",
+            'train_dataloader.sampler.type',
+            'got SeededInfiniteSampler: the first epoch would never end',
+        ),
+        (
+            'train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=5)',
+            'train_dataloader.sampler.type',
+            'the first epoch would never end',
+        ),
     ],
 )  # fmt: skip
+@pytest.mark.bad_input(49)
 def test_wrong_files(tmp_path, text, first, second):
     said = message(child(tmp_path, text))
     assert first in said and second in said
@@ -218,7 +240,8 @@ def test_parts_of_mmseg(key, value, first, second):
         "optim_wrapper = dict(_delete_=True, constructor='TrainableParamsConstructor', "
         "one=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1)))",
         'train_cfg = dict(_delete_=True, by_epoch=False, max_iters=5)',
-        "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=5)",
+        "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=5)\n"
+        "train_dataloader = dict(sampler=dict(type='DefaultSampler', shuffle=True))",
         "val_evaluator = [dict(type='PromptedMaskMetric')]",
         "val_evaluator = dict(_delete_=True, metrics=[dict(type='PromptedMaskMetric')])",
         'val_cfg = None\nval_dataloader = None\nval_evaluator = None',

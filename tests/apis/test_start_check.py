@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,10 +8,10 @@ from mmengine.config import Config
 from tiny_run import refused, run_here, write_config
 from torch import nn
 
-from mmsam.apis import check_room, start_check
+from mmsam.apis import check_annotation_memory, check_room, start_check
 from mmsam.engine.hooks import SAMCheckpointHook
 from mmsam.errors import LaunchError, StorageError
-from tools import train
+from tools import test, train
 
 WEIGHTS = 4 * (1000 * 1000 + 1000)
 FROZEN = 4 * 500 * 500
@@ -210,3 +211,81 @@ def test_a_run_without_room_does_not_begin(data, tmp_path, machine, capsys):
     )
     assert code == 6 and line.startswith(f'StorageError: {tmp_path / "run"} has 0.0 MB free')
     assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+# ------------------------------------------------------------------------------------ annotations
+
+
+def loaders(folder, *sizes):
+    """Data loaders whose COCO files have these bytes, and the keys of the loaders."""
+    config = {}
+    for number, size in enumerate(sizes):
+        (folder / f'{number}.json').write_bytes(b' ' * size)
+        dataset = dict(data_root=str(folder), reader=dict(type='coco', ann_file=f'{number}.json'))
+        config[f'loader_{number}'] = dict(dataset=dataset)
+    return Config(config), tuple(config)
+
+
+@pytest.mark.bad_input(41)
+def test_the_largest_annotation_file_must_fit_in_memory(tmp_path, machine):
+    config, keys = loaders(tmp_path, 500, 2_000_000, 1_500_000)
+    machine(memory=3 * 2_000_000)
+    check_annotation_memory(config, keys)
+    machine(memory=3 * 2_000_000 - 1)
+    with pytest.raises(LaunchError) as caught:
+        check_annotation_memory(config, keys)
+    assert f'{tmp_path}/1.json has 2.0 MB, 1 process on ' in str(caught.value)
+    assert 'at least 6.0 MB of memory to read it, 6.0 MB are available' in str(caught.value)
+    check_annotation_memory(config, keys[:1])
+
+
+@pytest.mark.bad_input(41)
+def test_reading_annotations_may_need_nearly_all_memory(tmp_path, machine, monkeypatch):
+    lines = []
+    monkeypatch.setattr(start_check, 'print_log', lambda text, **options: lines.append(text))
+    config, keys = loaders(tmp_path, 1_000_000)
+    machine(memory=10_000_000)  # 8 MB are 0.8 of it
+    check_annotation_memory(config, keys)
+    assert lines == []
+    machine(memory=9_990_000)
+    check_annotation_memory(config, keys)
+    assert len(lines) == 1 and '0.json has 1.0 MB, 1 process on ' in lines[0]
+    assert 'may need 8.0 MB of memory' in lines[0]
+
+
+@pytest.mark.bad_input(41)
+def test_every_process_of_the_machine_reads_the_annotations(tmp_path, machine, monkeypatch):
+    monkeypatch.setattr(
+        start_check, 'all_gather_object',
+        lambda one: [one, 'other', one] if isinstance(one, str) else [one],
+    )  # fmt: skip
+    config, keys = loaders(tmp_path, 1_000_000)
+    machine(memory=2 * 3 * 1_000_000 - 1)
+    with pytest.raises(LaunchError, match='2 processes on .* need at least 6.0 MB'):
+        check_annotation_memory(config, keys)
+
+
+def test_no_memory_is_asked_for_other_data(tmp_path, machine):
+    machine(memory=0)
+    config = Config(
+        dict(
+            train_dataloader=dict(dataset=dict(type='BaseSegDataset', ann_file='train.txt')),
+            val_dataloader=None,
+        )
+    )
+    check_annotation_memory(config, ('train_dataloader', 'val_dataloader', 'test_dataloader'))
+
+
+@pytest.mark.bad_input(41)
+@pytest.mark.parametrize('tool', [train, test])
+def test_annotations_are_measured_before_they_are_read(data, tmp_path, machine, capsys, tool):
+    root = tmp_path / 'broken'
+    shutil.copytree(data, root)
+    for path in root.glob('*.json'):
+        path.write_text('no JSON')
+    (tmp_path / 'weights.pth').touch()
+    machine(memory=20)
+    arguments = [write_config(tmp_path, root), '--work-dir', tmp_path / 'run']
+    arguments += [tmp_path / 'weights.pth'] if tool is test else []
+    code, line = refused(capsys, tool, *arguments)
+    assert code == 5 and 'need at least 0.0 MB of memory to read it' in line

@@ -57,6 +57,16 @@ def test_empty_images_are_kept_or_skipped(world, form):
     assert sample.gt_instances.labels.shape == (0,)
 
 
+@pytest.mark.parametrize('form', ['polygon', 'instance'])
+def test_image_paths_need_no_masks(world, form):
+    reader = world.reader(form)
+    dataset = build(world, reader, empty_images='keep', indices=[0, 2])
+    (world.root / 'masks').mkdir(exist_ok=True)
+    for path in (world.root / 'masks').iterdir():
+        path.write_bytes(b'broken')
+    assert list(dataset.image_paths()) == [f'{world.root}/images/{name}.png' for name in 'ac']
+
+
 def test_keep_reads_no_mask_before_it_is_needed(world):
     reader = world.reader('instance')
     (world.root / 'masks' / 'c.png').write_bytes(b'broken')
@@ -85,8 +95,8 @@ def test_annotation_boxes_are_kept_and_clipped(world):
         [10, 10, 5, -1],
         [90, 10, 5, 5],
         [10, -9, 5, 5],
-        [float('nan'), 1, 2, 3],
-        [1, 1, float('inf'), 3],
+        ['nan', 1, 2, 3],
+        [1, 1, 'inf', 3],
         None,
         [1, 2, 3],
         'box',
@@ -116,10 +126,55 @@ def test_missing_images_are_counted_before_training(world):
         build(world, world.write_json(content))
 
 
+@pytest.mark.parametrize(
+    ('size', 'pixel', 'input_size', 'rows', 'columns', 'box'),
+    [
+        ((1, 1), (0, 0), (64, 64), range(64), range(64), [0, 0, 64, 64]),
+        # 64/40 = 1.6: rows 0..2 are 0.5, 1.5, ... of 5 rows by 3/5, columns by 40/64
+        ((3, 40), (1, 20), (5, 64), [2], [32, 33], [32, 5 / 3, 33.6, 10 / 3]),
+        # 64/300 of a row would vanish; the pixel lies between all centres
+        ((1, 300), (0, 150), (1, 64), [0], [32], [32, 0, 151 * 64 / 300, 1]),
+    ],
+)
+@pytest.mark.bad_input(12)
+def test_images_of_a_few_pixels(world, size, pixel, input_size, rows, columns, box):
+    content = world.coco_dict('runs')
+    mask = np.zeros(size, np.uint8)
+    mask[pixel] = 1
+    number = int(np.flatnonzero(mask.T)[0])
+    counts = [number, 1, mask.size - number - 1]
+    content['images'][0].update(height=size[0], width=size[1])
+    content['annotations'] = content['annotations'][:1]
+    content['annotations'][0].update(
+        segmentation={'size': list(size), 'counts': counts}, bbox=[pixel[1], pixel[0], 1, 1]
+    )
+    Image.new('RGB', size[::-1], (10, 20, 30)).save(world.root / 'images' / 'a.png')
+    pipeline = [
+        {'type': 'LoadSAMImage'},
+        {'type': 'ResizeLongestSide', 'image_size': 64},
+        {'type': 'DecodeObjectMasks'},
+        {'type': 'PackSAMInputs'},
+    ]
+    results = build(world, world.write_json(content), pipeline=pipeline)[0]
+    assert results['inputs'].shape == (3, *input_size)
+    assert (results['inputs'] == torch.tensor([10, 20, 30]).reshape(3, 1, 1)).all()
+    expected = torch.zeros(1, *input_size, dtype=torch.uint8)
+    for row in rows:
+        expected[0, row, list(columns)] = 1
+    sample = results['data_samples']
+    assert torch.equal(sample.gt_instances.masks, expected)
+    torch.testing.assert_close(sample.prompts.boxes, torch.tensor([box], dtype=torch.float32))
+
+
+@pytest.mark.bad_input(49)
 def test_no_sample_is_an_error(world):
     content = world.coco_dict()
     content['annotations'] = []
-    with pytest.raises(DataError, match='none of the 3 images has an object'):
+    message = r"images with the reader .*ann_file='ann\.json', got 0: none of the 3 images has an o"
+    with pytest.raises(ConfigError, match=message + 'bject of thing'):
+        build(world, world.write_json(content))
+    content['images'] = []
+    with pytest.raises(ConfigError, match="ann_file='ann.json', got 0: it lists no image"):
         build(world, world.write_json(content))
 
 

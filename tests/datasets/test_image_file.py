@@ -1,11 +1,13 @@
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmsam.datasets import image_file
 from mmsam.datasets.image_file import open_image
 from mmsam.errors import DataError
 
@@ -34,7 +36,10 @@ def png_of_size(width, height):
         (encoded('PNG')[:30], 'img'),
         (encoded('PNG')[:12], 'img'),
         (encoded('TIFF')[:200], 'img'),
-        (png_of_size(30000, 30000), r'900000000 pixels\) exceeds limit'),
+        (
+            png_of_size(30001, 30000),
+            r'too large; .* .900030000 pixels. exceeds limit of 178956970 ',
+        ),
     ],
 )
 @pytest.mark.bad_input(1, 2, 11)
@@ -67,3 +72,82 @@ def test_exif_orientation_is_ignored(tmp_path):
     path = tmp_path / 'turned.jpg'
     path.write_bytes(encoded('JPEG', exif=exif))
     assert open_image(path)[0].size == (30, 40)
+
+
+@pytest.mark.bad_input(10)
+def test_large_image_in_a_small_file(tmp_path):
+    path = tmp_path / 'page.png'
+    Image.new('1', (9500, 9500)).save(path)
+    assert path.stat().st_size < 20_000
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')  # Pillow would warn of a bomb
+        assert open_image(path)[0].size == (9500, 9500)
+    assert not caught
+
+
+@pytest.mark.bad_input(10, 11)
+def test_pixels_are_limited_before_they_are_decoded(tmp_path, monkeypatch):
+    path = tmp_path / 'page.png'
+    path.write_bytes(encoded('PNG')[:-300])  # would be found damaged if it were decoded
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 30 * 40 // 2 - 1)  # which it warns of
+    with pytest.raises(DataError, match='page.png is too large.*1200 pixels. exceeds .* 1198'):
+        open_image(path)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 30 * 40 // 2)
+    path.write_bytes(encoded('PNG'))
+    assert open_image(path)[0].size == (30, 40)
+
+
+def test_limit_is_pillows():
+    assert image_file.MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_large_image_within_a_small_one(tmp_path):
+    """An icon of 40x30 whose picture is a PNG of 30000x30000."""
+    inner = png_of_size(30000, 30000)
+    entry = struct.pack('<BBBBHHII', 30, 40, 0, 0, 1, 32, len(inner), 22)
+    path = tmp_path / 'a.ico'
+    path.write_bytes(struct.pack('<HHH', 0, 1, 1) + entry + inner)
+    with pytest.raises(DataError, match='a.ico is too large; .* .900000000 pixels. exceeds'):
+        open_image(path)
+
+
+def pages(count):
+    rng = np.random.default_rng(0)
+    return [
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)) for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize('image_format', ['GIF', 'TIFF', 'PNG', 'WEBP'])
+@pytest.mark.bad_input(9)
+def test_animations_and_pages_are_refused(tmp_path, image_format):
+    path = tmp_path / 'several.dat'
+    first, *others = pages(3)
+    first.save(path, image_format, save_all=True, append_images=others)
+    with pytest.raises(DataError, match=r'several\.dat has 3 frames or pages: expected one image'):
+        open_image(path)
+    first.save(path, image_format, save_all=True)
+    assert open_image(path)[0].size == (30, 20)
+
+
+@pytest.mark.parametrize(('kind', 'accepted'), [(0, False), (1, True), (2, False), (4, True)])
+@pytest.mark.bad_input(9)
+def test_previews_behind_a_page_are_no_pages(tmp_path, kind, accepted):
+    """NewSubfileType of TIFF 6.0: 1 a smaller version, 2 one of several pages, 4 transparency."""
+    first, second = pages(2)
+    second.encoderinfo = {'tiffinfo': {254: kind}}
+    path = tmp_path / 'page.tif'
+    first.save(path, save_all=True, append_images=[second])
+    if accepted:
+        np.testing.assert_array_equal(np.asarray(open_image(path)[0]), np.asarray(first))
+    else:
+        with pytest.raises(DataError, match='has 2 frames'):
+            open_image(path)
+
+
+def test_camera_jpeg_with_a_preview_behind_it(tmp_path):
+    first, second = pages(2)
+    first.save(tmp_path / 'a.jpg', 'MPO', save_all=True, append_images=[second])
+    first.save(tmp_path / 'b.jpg', 'JPEG')
+    found, alone = (open_image(tmp_path / name)[0] for name in ('a.jpg', 'b.jpg'))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(alone))

@@ -4,10 +4,11 @@ import pickle
 import time
 
 import pytest
+from torch.utils.data import DataLoader
 
 import mmsam.datasets.samplers as samplers
 from mmsam.datasets import EpochIndex, SeededInfiniteSampler
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import ConfigError
 from mmsam.registry import DATA_SAMPLERS
 
 
@@ -83,10 +84,19 @@ def test_built_as_the_runner_builds_it():
         assert sampler.seed == expected and len(sampler) == 4
 
 
+def test_fewer_samples_than_a_batch_fill_it():
+    """Also with drop_last, which a sampler without an end never comes to."""
+    sampler = SeededInfiniteSampler(range(3), shuffle=False)
+    loader = DataLoader(range(3), batch_size=7, sampler=sampler, drop_last=True)
+    batches = [batch.tolist() for batch in itertools.islice(loader, 2)]
+    assert batches == [[0, 1, 2, 0, 1, 2, 0], [1, 2, 0, 1, 2, 0, 1]]
+
+
+@pytest.mark.bad_input(49)
 def test_wrong_arguments():
     with pytest.raises(ConfigError, match='-1'):
         SeededInfiniteSampler(range(3), seed=-1)
-    with pytest.raises(DataError, match='without samples'):
+    with pytest.raises(ConfigError, match='at least one sample, got 0'):
         SeededInfiniteSampler([])
     with pytest.raises(ValueError, match='-1'):
         SeededInfiniteSampler(range(3)).skip(-1)

@@ -118,6 +118,35 @@ def test_tensorboard_writes_an_events_file(straight):
     assert events.stat().st_size > 500
 
 
+@pytest.mark.bad_input(12)
+def test_images_of_a_few_pixels(tmp_path):
+    """Trains and validates on images that SAM's patches of 16 px are far larger than."""
+    sizes = [(1, 1), (3, 40), (1, 300), (300, 2)]
+    root = tmp_path / 'data'
+    (root / 'images').mkdir(parents=True)
+    images, annotations = [], []
+    for number, (height, width) in enumerate(sizes, start=1):
+        picture = np.full((height, width, 3), 50 * number, np.uint8)
+        cv2.imwrite(str(root / 'images' / f'{number}.png'), picture)
+        size = dict(height=height, width=width)
+        images.append(dict(id=number, file_name=f'{number}.png', **size))
+        mask = dict(size=[height, width], counts=[0, height * width])  # all of the image
+        annotations.append(
+            dict(id=number, image_id=number, category_id=1, segmentation=mask,
+                 bbox=[0, 0, width, height])
+        )  # fmt: skip
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='spot')])
+    for split in ('train', 'val'):
+        (root / f'annotations_{split}.json').write_text(json.dumps(content))
+    config = write_config(tmp_path, root, max_iters=1, extra="train_dataloader['batch_size'] = 4")
+    run_here(train, config, '--work-dir', tmp_path / 'run')
+    losses = [record['loss'] for record in train_records(tmp_path / 'run').values()]
+    assert len(losses) == 1 and np.isfinite(losses).all()
+    results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert results['box_fill'] == dict(mIoU=1.0, mDice=1.0)
+    assert 0 <= results['after']['mIoU'] <= 1
+
+
 # ------------------------------------------------------------------- load, resume, no validation
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from mmengine.logging import print_log
 from pycocotools import mask as mask_api
 
+from mmsam.datasets.image_file import MAX_PIXELS
 from mmsam.datasets.options import check_choice
 from mmsam.errors import DataError
 from mmsam.geometry import Size
 
 from .base import AnnotatedImage, AnnotationReader, Box, Objects, first_few
-from .rle import MAX_PIXELS, RLE, checked_rle
+from .rle import RLE, checked_rle
 
 _TOO_FEW_POINTS = 'polygons with fewer than 3 points'
 _NO_PIXEL = 'objects without a pixel'
@@ -56,8 +57,14 @@ class CocoReader(AnnotationReader):
         return image.objects
 
     def _load(self) -> dict[str, list]:
+        constants: list[str] = []
+
+        def remember(constant: str) -> float:
+            constants.append(constant)
+            return float(constant)
+
         try:
-            content = json.loads(self.path.read_text('utf-8-sig'))
+            content = json.loads(self.path.read_text('utf-8-sig'), parse_constant=remember)
         except OSError as error:
             raise DataError(
                 f'Cannot read annotation file {self.path}: {error.strerror}; '
@@ -80,6 +87,11 @@ class CocoReader(AnnotationReader):
                     f'{self.path}: ids in {key} must be unique, '
                     f'{len(twice)} are not: {first_few(twice)}.'
                 )
+        if constants:
+            raise DataError(
+                f'{self.path} is not valid JSON: {_record_with_no_number(content)} has '
+                f'{constants[0]}, expected a number.'
+            )
         return content
 
     def _read_categories(
@@ -155,6 +167,17 @@ class CocoReader(AnnotationReader):
         if dropped:
             text = ' and '.join(f'{count} {reason}' for reason, count in dropped.items())
             print_log(f'{self.path}: left out {text}.', logger='current', level=logging.WARNING)
+
+
+def _record_with_no_number(content: dict[str, Any]) -> str:
+    """The first record that JSON cannot hold, as it has NaN or an infinite number."""
+    for key in ('images', 'annotations', 'categories'):
+        for record in content[key]:
+            try:
+                json.dumps(record, allow_nan=False)
+            except ValueError:
+                return f'the record of {key} with id {record["id"]!r}'
+    return 'what stands beside images, annotations and categories'
 
 
 def _is_key(value: object, mapping: dict) -> bool:

@@ -14,9 +14,6 @@ from mmsam.geometry import Size
 
 RLE = dict[str, Any]
 
-MAX_PIXELS = 2**29
-"""Pixels of the largest image whose runs pycocotools can write and read (6 groups of 5 bits)."""
-
 
 def counts_of_string(text: str) -> np.ndarray:
     """The runs (N,) int64 that the ``counts`` of a compressed RLE stand for.

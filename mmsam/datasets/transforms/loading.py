@@ -23,8 +23,8 @@ class LoadSAMImage(BaseTransform):
     orientation is ignored, as COCO tools do.
 
     Raises:
-        DataError: the file cannot be read, has more than 8 bits a sample, or another size than
-            its annotation says.
+        DataError: the file cannot be read, holds several images, has more than 8 bits a sample, or
+            another size than its annotation says.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ def with_segmentation(world, segmentation):
     return content
 
 
-NAN, INF = float('nan'), float('inf')
+NAN, INF = 'nan', 'inf'  # as text, in which numbers may be given
 SQUARE = [10, 5, 20, 5, 20, 25, 10, 25]
 
 
@@ -89,10 +89,10 @@ def edit(key, number, **changes):
         (edit('images', 1, file_name=None), "Image 2 in .*'file_name'"),
         (edit('images', 1, width=0), "Image 2 in .*'width'"),
         (edit('images', 1, height='40'), "Image 2 in .*'height'"),
-        (edit('images', 1, height=10**6, width=10**6), 'Image 2 in .* more than'),
+        (edit('images', 1, height=13400, width=13400), 'Image 2 in .* more than 178956970 pixels'),
     ],
 )
-@pytest.mark.bad_input(35, 36, 37, 38)
+@pytest.mark.bad_input(11, 35, 36, 37, 38)
 def test_wrong_records_name_file_and_record(world, change, message):
     content = world.coco_dict()
     change(content)
@@ -115,6 +115,36 @@ def test_no_coco_file(world, text, message):
         read(world, text)
 
 
+@pytest.mark.parametrize('constant', ['NaN', 'Infinity', '-Infinity'])
+@pytest.mark.parametrize(
+    ('before', 'after', 'where'),
+    [
+        (
+            '"iscrowd": 0, "bbox": [10, 5, 10',
+            '"iscrowd": 0, "bbox": [{}, 5, 10',
+            'annotations.* 1 ',
+        ),
+        ('"iscrowd": 0, "bbox": [30', '"iscrowd": 0, "area": {}, "bbox": [30', 'annotations.* 2 '),
+        ('"width": 40', '"width": {}', 'images with id 2 '),
+        ('{"images"', '{{"info": [{}], "images"', 'what stands beside images'),
+    ],
+)
+@pytest.mark.bad_input(40)
+def test_constants_that_json_does_not_know(world, constant, before, after, where):
+    text = json.dumps(world.coco_dict())
+    assert before in text
+    message = rf'ann\.json is not valid JSON: .*{where}.*has {constant}, expected a number'
+    with pytest.raises(DataError, match=message):
+        read(world, text.replace(before, after.format(constant)))
+
+
+@pytest.mark.bad_input(40)
+def test_the_words_of_these_constants_are_text(world):
+    content = world.coco_dict()
+    content['info'] = {'NaN': 'Infinity'}
+    assert len(read(world, content)) == 3
+
+
 @pytest.mark.bad_input(39)
 def test_encodings(world):
     text = json.dumps(world.coco_dict())
@@ -127,6 +157,13 @@ def test_encodings(world):
     path.unlink()
     with pytest.raises(DataError, match='Cannot read annotation file .*converter'):
         read(world)
+
+
+@pytest.mark.bad_input(10)
+def test_large_image_is_no_bomb(world):
+    content = world.coco_dict()
+    content['images'][1].update(height=9500, width=9500)
+    assert read(world, content)[2].size == (9500, 9500)
 
 
 def logged(monkeypatch):

@@ -100,6 +100,15 @@ def test_size_must_be_the_annotations(tmp_path):
         load(path, 8, 6)
 
 
+@pytest.mark.bad_input(12)
+def test_one_pixel_in_place_of_an_image(tmp_path):
+    """What some servers send for a picture that is gone."""
+    Image.new('RGB', (1, 1)).save(tmp_path / 'a.png')
+    with pytest.raises(DataError, match=r'a\.png is 1x1.*ann\.json is for 6x8\.'):
+        load(tmp_path / 'a.png')
+    assert load(tmp_path / 'a.png', 1, 1)['img'].tolist() == [[[0, 0, 0]]]
+
+
 def test_masks_are_decoded_at_the_image_size():
     masks = np.zeros((12, 16, 2), np.uint8, order='F')
     masks[2:6, 4:12, 0] = 1

@@ -227,7 +227,8 @@ def build_from(config: dict) -> SAMSegmentor:
         return MODELS.build(config)
 
 
-def test_builds_without_a_default_scope():
+def test_builds_without_a_default_scope(monkeypatch):
+    monkeypatch.setattr(DefaultScope, '_instance_dict', {})  # whatever other tests have left
     config = segmentor_config()
     config.pop('type')
     assert isinstance(SAMSegmentor(**config), SAMSegmentor)
