@@ -1,6 +1,9 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from reference_sam import randomise
@@ -221,14 +224,13 @@ def test_sizes_that_disagree(part, option):
 
 
 def build_from(config: dict) -> SAMSegmentor:
-    from mmengine.registry import DefaultScope
-
     with DefaultScope.overwrite_default_scope('mmsam'):
         return MODELS.build(config)
 
 
 def test_builds_without_a_default_scope(monkeypatch):
-    monkeypatch.setattr(DefaultScope, '_instance_dict', {})  # whatever other tests have left
+    # whatever other tests have left
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
     config = segmentor_config()
     config.pop('type')
     assert isinstance(SAMSegmentor(**config), SAMSegmentor)
