@@ -13,7 +13,11 @@ from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.engine.random_state import random_states, set_random_state
 from mmsam.errors import ConfigError, StorageError
 from mmsam.registry import HOOKS
-from mmsam.training_checkpoint import name_latest, remove_training_checkpoint
+from mmsam.training_checkpoint import (
+    name_latest,
+    remove_training_checkpoint,
+    training_checkpoints,
+)
 
 
 @HOOKS.register_module()
@@ -184,7 +188,7 @@ class SAMCheckpointHook(CheckpointHook):
     def after_run(self, runner: Runner) -> None:
         with raised_by_all():
             if self._unsaved is not None:
-                raise StorageError(f'{self._unsaved} The last good one: {self.last_ckpt}.')
+                raise StorageError(f'{self._unsaved} The last good one: {self._last_good(runner)}.')
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
@@ -248,5 +252,9 @@ class SAMCheckpointHook(CheckpointHook):
             raise error
         if is_main_process():
             runner.logger.error(
-                f'{error} The training goes on; the last good one: {self.last_ckpt}.'
+                f'{error} The training goes on; the last good one: {self._last_good(runner)}.'
             )
+
+    def _last_good(self, runner: Runner) -> str | Path | None:
+        """The latest checkpoint, perhaps of an earlier start of the run."""
+        return self.last_ckpt or next(iter(training_checkpoints(Path(runner.work_dir))), None)

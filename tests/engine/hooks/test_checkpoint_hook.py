@@ -184,6 +184,13 @@ def test_after_a_full_disk_the_next_one_is_saved_and_the_old_one_deleted(tmp_pat
     assert names(tmp_path) == ['iter_6.pth']
 
 
+def test_the_last_good_one_may_be_of_an_earlier_start(tmp_path, monkeypatch):
+    make_runner(tmp_path, 2).train()
+    fail_on(monkeypatch, 'iter_3.pth')
+    with pytest.raises(StorageError, match=r'The last good one: .*iter_2.pth'):
+        make_runner(tmp_path, 3, resume=True).train()
+
+
 def test_a_new_one_that_has_no_digest_takes_no_room(tmp_path, monkeypatch):
     original = mmsam.training_checkpoint.write_text_atomically
 
