@@ -188,7 +188,8 @@ class SAMCheckpointHook(CheckpointHook):
     def after_run(self, runner: Runner) -> None:
         with raised_by_all():
             if self._unsaved is not None:
-                raise StorageError(f'{self._unsaved} The last good one: {self._last_good(runner)}.')
+                last = self.last_ckpt or latest_in_work_dir(runner)
+                raise StorageError(f'{self._unsaved} The last good one: {last}.')
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
@@ -251,10 +252,10 @@ class SAMCheckpointHook(CheckpointHook):
         if self.on_write_error == 'stop':
             raise error
         if is_main_process():
-            runner.logger.error(
-                f'{error} The training goes on; the last good one: {self._last_good(runner)}.'
-            )
+            last = self.last_ckpt or latest_in_work_dir(runner)
+            runner.logger.error(f'{error} The training goes on; the last good one: {last}.')
 
-    def _last_good(self, runner: Runner) -> str | Path | None:
-        """The latest checkpoint, perhaps of an earlier start of the run."""
-        return self.last_ckpt or next(iter(training_checkpoints(Path(runner.work_dir))), None)
+
+def latest_in_work_dir(runner: Runner) -> Path | None:
+    """The latest checkpoint, perhaps of an earlier start of the run; it is not read."""
+    return next(iter(training_checkpoints(Path(runner.work_dir))), None)

@@ -52,16 +52,15 @@ class DivergenceHook(Hook):
     ) -> None:
         loss = outputs['loss'].item() if outputs and 'loss' in outputs else math.nan
         self._batches.append(f'loss {loss:.4g} of {_names(data_batch)}')
-        if is_between_updates(runner.optim_wrapper):
-            self._warn_of_spike(runner, loss)
-            return
-        batches, self._batches = self._batches, []
         if not getattr(runner.optim_wrapper, 'step_was_skipped', False):
-            self._skipped = 0
+            if not is_between_updates(runner.optim_wrapper):
+                self._skipped = 0
+                self._batches.clear()
             self._warn_of_spike(runner, loss)
             return
         self._skipped += 1
-        reports = all_gather_object('; '.join(batches))
+        reports = all_gather_object('; '.join(self._batches))
+        self._batches.clear()
         message = (
             f'Iteration {runner.iter + 1}: NaN or infinite gradient, update left out '
             f'({self._skipped} in a row): {"; ".join(reports)}.'
@@ -69,8 +68,8 @@ class DivergenceHook(Hook):
         if self._skipped < self.max_skipped:
             runner.logger.error(message)
             return
-        last = runner.message_hub.runtime_info.get('last_ckpt')
-        (last,) = all_gather_object(last)[:1]  # only the main process has it
+        # only the main process has it
+        last = all_gather_object(runner.message_hub.runtime_info.get('last_ckpt'))[0]
         advice = f'the last checkpoint is {last}' if last else 'no checkpoint was saved yet'
         raise DivergedError(
             f'{message} That is the limit (max_skipped of DivergenceHook); {advice}, its weights '

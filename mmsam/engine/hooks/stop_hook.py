@@ -11,11 +11,11 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmsam import stop_signal
 from mmsam.engine.agreement import raised_by_all
+from mmsam.engine.hooks.checkpoint_hook import latest_in_work_dir
 from mmsam.engine.hooks.missed_validation_hook import owe_validation
 from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.errors import StoppedError, StorageError
 from mmsam.registry import HOOKS
-from mmsam.training_checkpoint import training_checkpoints
 
 VALIDATION_BATCHES = 10
 """In a validation the ranks look for a signal each time after so many batches; looking takes an
@@ -105,7 +105,7 @@ class StopHook(Hook):
                 raise StoppedError(f'{stopped}; go on with --resume (last saved: {last}).')
         error = StoppedError(
             f'{stopped}; nothing was saved since the start, the latest checkpoint: '
-            f'{_latest_in_work_dir(runner)}.'
+            f'{latest_in_work_dir(runner) or "none"}.'
         )
         error.exit_code = 128 + number
         raise error
@@ -148,13 +148,9 @@ def _save(runner: Runner, hook: CheckpointHook, stopped: str) -> str:
     if last is None or Path(last).name != name:  # a hook may go on without it
         raise StorageError(
             f'{stopped}, but {name} cannot be written; the last good one: '
-            f'{_latest_in_work_dir(runner)}.'
+            f'{latest_in_work_dir(runner) or "none"}.'
         )
     return last
-
-
-def _latest_in_work_dir(runner: Runner) -> Path | str:
-    return next(iter(training_checkpoints(Path(runner.work_dir))), 'none')
 
 
 def _last_checkpoint(hook: CheckpointHook) -> str | None:
