@@ -1,9 +1,17 @@
-"""Binary masks as COCO's run-length encoding (RLE)."""
+"""Binary masks as COCO's run-length encoding (RLE).
+
+A run-length code counts pixels down the columns, background first, foreground and background in
+turn. pycocotools writes it as ``dict(size=[H, W], counts=bytes)`` ("compressed").
+"""
+
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-RLE = dict
+from mmsam.geometry import Size
+
+RLE = dict[str, Any]
 """``{'size': [H, W], 'counts': bytes}``, compressed."""
 
 
@@ -14,3 +22,81 @@ def encode_masks(masks: np.ndarray) -> list[RLE]:
     # pycocotools wants (H, W, K) in Fortran order; this transpose is that without another copy
     column_major = np.ascontiguousarray(masks.astype(np.uint8, copy=False).transpose(0, 2, 1))
     return coco_mask.encode(column_major.T)
+
+
+def encode_window(window: np.ndarray, corner: tuple[int, int], size: Size) -> RLE:
+    """The RLE of a mask of ``size`` (H, W) that is empty outside a window; no array of that size.
+
+    Args:
+        window: (h, w) bool.
+        corner: (y, x), the pixel of the mask that the window's first one is.
+        size: of the mask.
+    """
+    return rle_of_edges(edges_of_window(window, corner, size[0]), size)
+
+
+def edges_of_window(window: np.ndarray, corner: tuple[int, int], height: int) -> np.ndarray:
+    """Where the runs of foreground in a window start and end, see :func:`rle_of_edges`.
+
+    Args:
+        window: (h, w) bool.
+        corner: (y, x), the pixel of the mask that the window's first one is.
+        height: H of the mask.
+
+    Returns:
+        (2N,) int64: start, end, start, ... as places in the mask, counted down its columns.
+    """
+    columns = np.zeros((window.shape[1], window.shape[0] + 2), np.int8)
+    columns[:, 1:-1] = window.T
+    column, row = np.nonzero(np.diff(columns, axis=1))
+    return (column + corner[1]) * height + row + corner[0]
+
+
+def rle_of_edges(edges: np.ndarray, size: Size) -> RLE:
+    """The RLE of size (H, W) whose runs of foreground start and end at ``edges`` (2N,) int64.
+
+    Ascending; where one run starts in the very place in which the last one ended, they are joined.
+    """
+    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2])
+    edges = np.delete(edges, np.concatenate([2 * joined + 1, 2 * joined + 2]))
+    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
+    return rle_of_runs(runs[:-1] if runs[-1] == 0 else runs, size)
+
+
+def rle_of_runs(runs: np.ndarray, size: Size) -> RLE:
+    """The RLE of size (H, W) with these runs (N,), which must fill it."""
+    return coco_mask.frPyObjects({'size': list(size), 'counts': runs.tolist()}, *size)
+
+
+def runs_of_rle(rle: RLE) -> np.ndarray:
+    """The runs (N,) int64 of a compressed RLE."""
+    return runs_of_text(rle['counts'].decode('ascii'))
+
+
+def runs_of_text(text: str) -> np.ndarray:
+    """The runs (N,) int64 that the ``counts`` of a compressed RLE stand for.
+
+    A character holds 5 bits, lowest first, and whether more follow; from the fourth on, runs are
+    differences to the last but one.
+
+    Raises:
+        ValueError: the text is no such code.
+    """
+    codes = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
+    if len(codes) == 0:
+        raise ValueError('it is empty')
+    if codes.min() < 0 or codes.max() > 63:
+        raise ValueError('it has characters that are no code')
+    ends = np.flatnonzero(codes < 32)
+    if len(ends) == 0 or ends[-1] != len(codes) - 1:
+        raise ValueError('it is cut off')
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > 6:
+        raise ValueError('it has a run that is too long')
+    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((codes & 31) << (5 * place), starts)
+    values[codes[ends] & 16 != 0] -= (1 << (5 * lengths))[codes[ends] & 16 != 0]
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

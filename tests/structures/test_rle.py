@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from pycocotools import mask as coco_mask
 
-from mmsam.structures.rle import encode_masks
+from mmsam.structures.rle import encode_masks, encode_window, runs_of_rle, runs_of_text
 
 
 def test_counts_by_hand():
@@ -36,3 +37,49 @@ def test_empty_and_full_masks():
 
 def test_no_masks():
     assert encode_masks(np.zeros((0, 5, 4), np.uint8)) == []
+
+
+def random_masks():
+    rng = np.random.default_rng(0)
+    for density in (0.01, 0.5, 0.99):
+        yield (rng.random((37, 53)) < density).astype(np.uint8)
+    yield np.ones((300, 400), np.uint8)
+    blob = np.zeros((300, 400), np.uint8)
+    blob[20:280, 30:390] = 1
+    yield blob
+
+
+def runs_of(mask):
+    flat = np.concatenate([[0], mask.T.ravel()])
+    return np.diff(np.flatnonzero(np.diff(flat)), prepend=0, append=mask.size).tolist()
+
+
+@pytest.mark.parametrize('mask', list(random_masks()), ids=range(5))
+def test_runs_are_those_that_pycocotools_wrote(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask))
+    expected = runs_of(mask)
+    expected = expected if expected[-1] else expected[:-1]
+    assert runs_of_rle(rle).tolist() == expected
+    assert runs_of_text(rle['counts'].decode()).tolist() == expected
+
+
+@pytest.mark.parametrize('corner', [(0, 0), (3, 5), (0, 43), (24, 0)])
+@pytest.mark.parametrize('mask', list(random_masks())[:3], ids=range(3))
+def test_window_is_encoded_as_the_mask_it_is_part_of(mask, corner):
+    window = mask[:13, :10].astype(bool)
+    full = np.zeros((37, 53), np.uint8)
+    full[corner[0] : corner[0] + 13, corner[1] : corner[1] + 10] = window
+    assert [encode_window(window, corner, full.shape)] == encode_masks(full[None])
+
+
+@pytest.mark.parametrize('mask', [*random_masks(), np.zeros((4, 5), np.uint8)], ids=range(6))
+def test_window_may_be_the_whole_mask_or_full_columns(mask):
+    assert [encode_window(mask.astype(bool), (0, 0), mask.shape)] == encode_masks(mask[None])
+    right = np.pad(mask, ((0, 0), (7, 2)))
+    assert [encode_window(mask.astype(bool), (0, 7), right.shape)] == encode_masks(right[None])
+
+
+def test_window_in_a_mask_that_would_not_fit_into_memory():
+    side = 20_000
+    rle = encode_window(np.ones((2, 3), bool), (side - 2, side - 3), (side, side))
+    assert coco_mask.area(rle) == 6 and coco_mask.toBbox(rle).tolist() == [19997, 19998, 3, 2]

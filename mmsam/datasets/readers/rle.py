@@ -1,47 +1,13 @@
 """Makes and checks run-length encoded masks, before pycocotools trusts them.
 
-A run-length code (RLE) counts pixels down the columns, background first, foreground and background
-in turn. pycocotools writes it as ``dict(size=[H, W], counts=bytes)`` ("compressed"). Its C code
-checks nothing: too few counts give uninitialised memory, wild polygons end the process.
+Its C code checks nothing: too few counts give uninitialised memory, wild polygons end the process.
 """
-
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
 
 from mmsam.geometry import Size
-
-RLE = dict[str, Any]
-
-
-def counts_of_string(text: str) -> np.ndarray:
-    """The runs (N,) int64 that the ``counts`` of a compressed RLE stand for.
-
-    A character holds 5 bits, lowest first, and whether more follow; from the fourth on, runs are
-    differences to the last but one.
-
-    Raises:
-        ValueError: the text is no such code.
-    """
-    codes = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
-    if len(codes) == 0:
-        raise ValueError('it is empty')
-    if codes.min() < 0 or codes.max() > 63:
-        raise ValueError('it has characters that are no code')
-    ends = np.flatnonzero(codes < 32)
-    if len(ends) == 0 or ends[-1] != len(codes) - 1:
-        raise ValueError('it is cut off')
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > 6:
-        raise ValueError('it has a run that is too long')
-    place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    values[codes[ends] & 16 != 0] -= (1 << (5 * lengths))[codes[ends] & 16 != 0]
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+from mmsam.structures.rle import RLE, rle_of_runs, runs_of_text
 
 
 def checked_rle(counts: object, size: Size) -> RLE:
@@ -52,7 +18,7 @@ def checked_rle(counts: object, size: Size) -> RLE:
     """
     if isinstance(counts, str):
         try:
-            runs = counts_of_string(counts)
+            runs = runs_of_text(counts)
         except ValueError as error:  # UnicodeEncodeError is one, too
             raise ValueError(f'cannot be decoded: {error}') from error
     elif isinstance(counts, list):
@@ -69,7 +35,7 @@ def checked_rle(counts: object, size: Size) -> RLE:
         raise ValueError(f'has runs outside 0..{pixels}')
     if runs.sum() != pixels:
         raise ValueError(f'covers {runs.sum()} pixels, the image has {size[0]}x{size[1]}={pixels}')
-    rle = _rle_of_runs(runs, size)
+    rle = rle_of_runs(runs, size)
     # pycocotools stops early at empty runs in two masks: IoU 0 of a mask with itself.
     return mask_api.encode(mask_api.decode(rle)) if (runs[1:] == 0).any() else rle
 
@@ -93,7 +59,7 @@ def rles_of_ids(ids: np.ndarray) -> dict[int, RLE]:
     for runs in np.split(order, starts_of_value[1:]):
         start_end = np.stack([edges[runs], edges[runs + 1]], axis=1).ravel()
         counts = np.diff(start_end, prepend=0, append=flat.size)
-        rles[int(values[runs[0]])] = _rle_of_runs(
+        rles[int(values[runs[0]])] = rle_of_runs(
             counts[:-1] if counts[-1] == 0 else counts, (ids.shape[0], ids.shape[1])
         )
     return rles
@@ -105,7 +71,3 @@ def boxes_of_rles(rles: list[RLE]) -> np.ndarray:
         return np.zeros((0, 4), np.float32)
     x, y, width, height = mask_api.toBbox(rles).T
     return np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
-
-
-def _rle_of_runs(counts: np.ndarray, size: Size) -> RLE:
-    return mask_api.frPyObjects({'size': list(size), 'counts': counts.tolist()}, *size)

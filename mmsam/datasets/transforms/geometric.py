@@ -9,8 +9,8 @@ from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError
 from mmsam.geometry import resize_longest_side_size, scale_boxes
 from mmsam.registry import TRANSFORMS
-
-from .nearest import resize_mask
+from mmsam.structures.resized_masks import decode_resized
+from mmsam.structures.rle import encode_masks
 
 _BOX_KEYS = ('boxes', 'prompt_boxes')
 """Boxes in the frame of the current image; ``gt_boxes`` stay in original px."""
@@ -44,10 +44,7 @@ class ResizeLongestSide(BaseTransform):
             if key in results:
                 results[key] = scale_boxes(torch.from_numpy(results[key]), old, new).numpy()
         if 'gt_masks' in results:
-            masks = np.zeros((len(results['gt_masks']), *new), np.uint8)
-            for source, mask in zip(results['gt_masks'], masks, strict=True):
-                resize_mask(source, out=mask)
-            results['gt_masks'] = masks
+            results['gt_masks'] = decode_resized(encode_masks(results['gt_masks']), new)
         return results
 
 

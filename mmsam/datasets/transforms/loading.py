@@ -4,13 +4,11 @@ import warnings
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from pycocotools import mask as mask_api
 
 from mmsam.datasets.image_file import open_image
 from mmsam.errors import DataError
 from mmsam.registry import TRANSFORMS
-
-from .nearest import resize_mask
+from mmsam.structures.resized_masks import decode_resized
 
 _DEEP_MODES = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
 
@@ -61,14 +59,10 @@ class LoadSAMImage(BaseTransform):
 class DecodeObjectMasks(BaseTransform):
     """Replaces ``rles`` by ``gt_masks`` (K, h, w) uint8 of 0 and 1 at the current ``img_shape``.
 
-    Must come before whatever moves the image, since RLE do not move with it. One object at a time
-    is held in original px. How masks get smaller: :func:`resize_mask`.
+    Must come before whatever moves the image, since RLE do not move with it. No mask is held in
+    original px. How masks get smaller: :func:`decode_resized`.
     """
 
     def transform(self, results: dict) -> dict:
-        rles = results.pop('rles')
-        masks = np.zeros((len(rles), *results['img_shape']), np.uint8)
-        for mask, rle in zip(masks, rles, strict=True):
-            resize_mask(mask_api.decode(rle), out=mask)
-        results['gt_masks'] = masks
+        results['gt_masks'] = decode_resized(results.pop('rles'), results['img_shape'])
         return results
