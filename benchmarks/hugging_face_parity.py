@@ -18,6 +18,7 @@ import transformers
 from transformers import SamModel
 
 from mmsam.checkpoint import load_weights, save_hugging_face
+from mmsam.models.segmentors.prompt_batch import PromptBatch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
 
@@ -43,9 +44,8 @@ def compare(folder: Path) -> float:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, IMG_SIZE, IMG_SIZE, generator=generator)
     boxes = random_boxes(6, (IMG_SIZE, IMG_SIZE))
-    ours = segmentor.decode_boxes(
-        segmentor.encode_images(images), boxes, torch.tensor([0, 0, 0, 1, 1, 1])
-    )
+    prompts = PromptBatch.of_boxes(boxes, torch.tensor([0, 0, 0, 1, 1, 1]))
+    ours = segmentor.decode_best(segmentor.encode_images(images), prompts)
     output = theirs(pixel_values=images, input_boxes=boxes.view(2, 3, 4), multimask_output=False)
     pairs = {
         'low_res_logits': (ours[0], output.pred_masks.flatten(0, 1)),

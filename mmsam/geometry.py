@@ -10,6 +10,7 @@ The frames, in the order an image passes them:
 Sizes are (h, w), coordinates are (x, y), boxes are xyxy with exclusive far edges.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,6 +40,13 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
     """
     scale_y, scale_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
     return boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def inside_image(input_sizes: Tensor, image_size: int) -> Tensor:
+    """Which padded px (P, S, S) bool are no padding, for images of sizes (P, 2) int64, (h, w)."""
+    inside = torch.arange(image_size, device=input_sizes.device) < input_sizes[..., None]
+    rows, columns = inside.unbind(1)
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def logits_to_original(

@@ -13,7 +13,7 @@ PACKAGE = ROOT / 'mmsam'
 LAYERS = [
     {'errors', 'stack', 'stop_signal'},
     {'atomic_file', 'cluster_job', 'geometry', 'registry', 'torch_file', 'weight_layouts'},
-    {'structures', 'embedding_cache', 'checkpoint', 'training_checkpoint'},
+    {'structures', 'embedding_cache', 'checkpoint', 'prompt_sampling', 'training_checkpoint'},
     {'engine', 'evaluation', 'visualization', 'models', 'datasets'},
     {'apis'},
 ]

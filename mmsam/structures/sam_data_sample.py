@@ -9,17 +9,25 @@ class SAMDataSample(BaseDataElement):
     Metainfo (set by ``PackSAMInputs``):
 
     - ``img_path`` str; ``img_id`` int or str;
-    - ``ori_shape`` (H, W) original px; ``img_shape`` (h, w) input px.
+    - ``ori_shape`` (H, W) original px; ``img_shape`` (h, w) input px;
+    - ``box_noise``, the levels of ``pred_instances.noise_rles``, set by a prediction.
 
     Fields; the K objects of an image stand in the same order in all of them:
 
     - ``prompts.boxes`` (K, 4) float32 xyxy, input px;
+    - ``prompts.seeds`` (K,) int64, what clicks and noise of an object depend on;
+    - of a training that draws them: ``prompts.kinds`` (K,) int64, values of ``PromptKind``, with
+      which prompt each object begins; ``prompts.points`` (K, 1, 2) float32 (x, y), input px;
+      ``prompts.masks`` (K, h/4, w/4) float32, foreground shares of rough masks;
     - ``gt_instances.boxes`` (K, 4) float32 xyxy, original px, without jitter;
     - ``gt_instances.labels`` (K,) int64, index into ``metainfo['classes']``;
     - ``gt_instances.masks`` (K, h, w) uint8 of 0 and 1, input px (training), or
       ``gt_instances.rles``, K compressed COCO RLE dicts, original px (validation, test);
     - ``pred_instances.rles`` K compressed COCO RLE dicts, original px;
-    - ``pred_instances.iou_predictions`` (K,) float32, the IoU head's estimate.
+    - ``pred_instances.iou_predictions`` (K,) float32, the IoU head's estimate;
+    - as far as a model's ``test_cfg`` asks for them: ``pred_instances.click_rles``, K lists of N
+      RLE, after 1 to N clicks, with ``click_iou_predictions`` (K, N) float32;
+      ``pred_instances.noise_rles``, K lists of L RLE, one for each level of ``box_noise``.
 
     Masks in original px travel as RLE: hundreds of objects on a large page would take gigabytes
     as arrays. ``pycocotools.mask.decode`` turns one into a (H, W) uint8 array.

@@ -13,6 +13,7 @@ from tiny_sam import TINY_ARCH, build_segmentor, random_boxes
 
 from mmsam.geometry import logits_to_original, resize_longest_side_size, scale_boxes
 from mmsam.models import SAMSegmentor
+from mmsam.models.segmentors.prompt_batch import PromptBatch
 from mmsam.structures import SAMDataSample
 
 ATOL = 1e-4
@@ -216,7 +217,7 @@ def test_gradients_of_the_whole_path(with_cp):
     model.image_encoder.with_cp = with_cp
     images, boxes = torch.randn(2, 3, 128, 128), random_boxes(3, (128, 128))
     index = torch.tensor([0, 1, 1])
-    logits, iou = model.decode_boxes(model.encode_images(images), boxes, index)
+    logits, iou = model.decode_best(model.encode_images(images), PromptBatch.of_boxes(boxes, index))
 
     expected_logits, expected_iou = [], []
     for embedding, own in zip(reference.image_encoder(images), ([0], [1, 2]), strict=True):

@@ -3,7 +3,7 @@
 Training::
 
     LoadSAMImage, RandomObjects, ResizeLongestSide, DecodeObjectMasks, RandomPromptedFlip,
-    JitterBoxes, PackSAMInputs
+    JitterBoxes, RandomPrompts, PackSAMInputs
 
 Validation, whose masks stay RLE in original px::
 
@@ -13,7 +13,7 @@ Validation, whose masks stay RLE in original px::
 from .geometric import RandomPromptedFlip, ResizeLongestSide
 from .loading import DecodeObjectMasks, LoadSAMImage
 from .packing import PackSAMInputs
-from .prompts import JitterBoxes, RandomObjects
+from .prompts import JitterBoxes, RandomObjects, RandomPrompts
 
 __all__ = [
     'DecodeObjectMasks',
@@ -22,5 +22,6 @@ __all__ = [
     'PackSAMInputs',
     'RandomObjects',
     'RandomPromptedFlip',
+    'RandomPrompts',
     'ResizeLongestSide',
 ]

@@ -5,6 +5,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.structures import InstanceData
 
+from mmsam.prompt_sampling import SEED_LIMIT
 from mmsam.registry import TRANSFORMS
 from mmsam.structures import SAMDataSample
 
@@ -14,15 +15,19 @@ class PackSAMInputs(BaseTransform):
     """Packs a sample as the model takes it.
 
     Gives ``inputs`` (3, h, w) uint8 RGB in input px, and ``data_samples``, a ``SAMDataSample``
-    with ``prompts.boxes`` (``prompt_boxes`` where a transform drew them, else ``boxes``; input px)
+    with ``prompts.boxes`` (``prompt_boxes`` where a transform drew them, else ``boxes``; input px),
+    ``prompts.seeds``, what ``RandomPrompts`` drew as ``prompts.kinds``, ``points`` and ``masks``,
     and ``gt_instances``: ``labels``; ``masks`` in input px if they were decoded, else ``rles`` in
     original px; ``boxes`` in original px, unless a flip left that frame.
     """
 
     def transform(self, results: dict) -> dict:
-        prompts = InstanceData(
-            boxes=torch.from_numpy(results.get('prompt_boxes', results['boxes']))
-        )
+        boxes = torch.from_numpy(results.get('prompt_boxes', results['boxes']))
+        seeds = torch.from_numpy(np.random.randint(0, SEED_LIMIT, size=len(boxes), dtype=np.int64))
+        prompts = InstanceData(boxes=boxes, seeds=seeds)
+        for name in ('kinds', 'points', 'masks'):
+            if f'prompt_{name}' in results:
+                prompts[name] = torch.from_numpy(results[f'prompt_{name}'])
         truth = InstanceData(labels=torch.from_numpy(results['labels']))
         if 'gt_boxes' in results:
             truth.boxes = torch.from_numpy(results['gt_boxes'])

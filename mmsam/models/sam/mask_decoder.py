@@ -79,11 +79,27 @@ class SAMMaskDecoder(BaseModule):
         Raises:
             ValueError: ``image_index`` is not ascending.
         """
+        slots = slice(1, None) if multimask_output else slice(0, 1)
+        return self.predict_masks(
+            image_embeddings, image_pe, sparse_embeddings, dense_embeddings, image_index, slots
+        )
+
+    def predict_masks(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_embeddings: Tensor,
+        dense_embeddings: Tensor,
+        image_index: Tensor,
+        slots: slice,
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward``, with the masks in ``slots``; 0 is the single mask, 1 to 3 are the three.
+
+        For batches in which some prompts are ambiguous and some are not.
+        """
         num_prompts = sparse_embeddings.shape[0]
         if bool((image_index[1:] < image_index[:-1]).any()):
             raise ValueError('prompts must stand in the order of their images')
-        slots = slice(1, None) if multimask_output else slice(0, 1)
-
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         output_tokens = output_tokens.expand(num_prompts, -1, -1)
         tokens = torch.cat([output_tokens, sparse_embeddings], dim=1)

@@ -1,35 +1,40 @@
 """SAM as an MMEngine model: the three parts wired for training and prediction."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmsam.checkpoint import load_weights
 from mmsam.errors import ConfigError, DataError
-from mmsam.geometry import MASK_THRESHOLD, logits_to_original
 from mmsam.models.sam.initialization import init_from_scratch
+from mmsam.prompt_sampling import PromptKind, correction_steps, random_error_clicks, uniforms
 from mmsam.registry import MODELS
 from mmsam.structures import SAMDataSample
-from mmsam.structures.rle import encode_masks
+
+from .prompt_batch import PromptBatch
+from .prompted_prediction import TestPrompts, input_masks, predict_image
 
 PARTS = ('image_encoder', 'prompt_encoder', 'mask_decoder')
-
-PREDICTION_CHUNK = 16
-"""Prompts whose logits stand in memory at the original image's size at the same time."""
 
 
 @MODELS.register_module()
 class SAMSegmentor(BaseModel):
-    """Box-prompted SAM.
+    """SAM, prompted with boxes, points and masks.
 
     A batch may hold images of different sizes with different numbers of prompts, also none: all
-    prompts of the batch are decoded in one call. The state dict has exactly upstream's keys
-    (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``).
+    prompts of the batch are decoded in one call, boxes, points and masks together. The state dict
+    has exactly upstream's keys (``image_encoder.*``, ``prompt_encoder.*``, ``mask_decoder.*``).
+
+    One point alone is ambiguous: of its three masks (slots 1 to 3) the one with the lowest loss is
+    trained, and the one with the highest predicted IoU is returned. Every other prompt has the
+    single mask of slot 0.
 
     The loss is no argument: ``MaskLossHook`` puts it into the slot ``mask_loss`` before training.
 
@@ -38,9 +43,17 @@ class SAMSegmentor(BaseModel):
         data_preprocessor: config, usually ``SAMDataPreprocessor``.
         frozen: names of the parts that do not train. They stay in eval mode, run without
             gradient and are left out of the optimizer by ``TrainableParamsConstructor``.
+        correction: ``dict(num_clicks=8, num_repeats=2)`` trains as SAM's paper does: the first
+            prompt is followed by clicks on errors of the prediction, whose logits are fed back as
+            mask prompt (without their gradient), and by repetitions without a new click, one of
+            them last. The loss is the mean over all predictions. None: the first prompt only.
+        prompt_chunk: more prompts of a batch than this are trained in chunks, whose activations are
+            computed again for the backward pass: then memory does not grow with the number of
+            objects.
+        test_cfg: what to predict in validation and test, the options of ``TestPrompts``.
 
     Raises:
-        ConfigError: an unknown or complete list of frozen parts, or sizes that disagree.
+        ConfigError: a wrong option, or sizes that disagree.
     """
 
     mask_loss: nn.Module | None
@@ -52,6 +65,9 @@ class SAMSegmentor(BaseModel):
         mask_decoder: dict,
         data_preprocessor: dict | None = None,
         frozen: Sequence[str] = ('image_encoder', 'prompt_encoder'),
+        correction: Mapping | None = None,
+        prompt_chunk: int = 64,
+        test_cfg: Mapping | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         # built here: mmengine would look its name up in the root registry
@@ -66,6 +82,11 @@ class SAMSegmentor(BaseModel):
         self.mask_decoder = MODELS.build(mask_decoder)
         self.mask_loss = None
         self.frozen = tuple(frozen)
+        self.correction = _checked_correction(correction)
+        if prompt_chunk < 1:
+            raise ConfigError(f'prompt_chunk of SAMSegmentor must be > 0, got {prompt_chunk}.')
+        self.prompt_chunk = prompt_chunk
+        self.test_prompts = TestPrompts.of_config(test_cfg or {})
         self.image_size: int = self.image_encoder.img_size
         for name, size in (
             ('prompt_encoder.image_size', self.prompt_encoder.image_size),
@@ -106,7 +127,7 @@ class SAMSegmentor(BaseModel):
 
         Args:
             inputs: from the data preprocessor.
-            data_samples: B samples with ``prompts.boxes``; may be missing in mode ``'tensor'``.
+            data_samples: B samples with ``prompts``; may be missing in mode ``'tensor'``.
             mode: ``'loss'`` gives a dict of losses; ``'predict'`` the samples with
                 ``pred_instances``; ``'tensor'`` low-res logits (P, 1, S/4, S/4) and IoU
                 predictions (P, 1) of all prompts, or without samples the image embeddings.
@@ -123,9 +144,8 @@ class SAMSegmentor(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            return self.decode_boxes(
-                self.encode_images(inputs), *_gather_boxes(data_samples, inputs.device)
-            )
+            prompts = PromptBatch.of_samples(data_samples, self.image_size, inputs.device)
+            return self.decode_best(self.encode_images(inputs), prompts)
         raise ConfigError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}.")
 
     def encode_images(self, inputs: Tensor) -> Tensor:
@@ -133,65 +153,152 @@ class SAMSegmentor(BaseModel):
         with self._gradient_of('image_encoder'):
             return self.image_encoder(inputs)
 
-    def decode_boxes(
-        self, image_embeddings: Tensor, boxes: Tensor, image_index: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Single masks for the boxes of a ragged batch.
+    def decode(self, image_embeddings: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """The masks of the prompts of a ragged batch.
 
         Args:
             image_embeddings: (B, C, S/16, S/16).
-            boxes: (P, 4) xyxy, input px.
-            image_index: (P,) int64, ascending.
+            prompts: P prompts.
 
         Returns:
-            Low-res logits (P, 1, S/4, S/4) and IoU predictions (P, 1).
+            Low-res logits (P, M, S/4, S/4) and IoU predictions (P, M), M = 4 in the order of the
+            decoder's slots if a prompt is ambiguous, else M = 1.
         """
+        slots = slice(None) if bool(prompts.is_ambiguous().any()) else slice(0, 1)
         with self._gradient_of('prompt_encoder'):
-            sparse, dense = self.prompt_encoder(boxes=boxes)
+            sparse, dense = self._encode_prompts(prompts)
             image_pe = self.prompt_encoder.get_dense_pe()
-        return self.mask_decoder(
-            image_embeddings, image_pe, sparse, dense, image_index, multimask_output=False
+        return self.mask_decoder.predict_masks(
+            image_embeddings, image_pe, sparse, dense, prompts.image_index, slots
         )
 
+    def decode_best(self, image_embeddings: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """The mask that is returned for each prompt, (P, 1, S/4, S/4) and (P, 1); see the class.
+
+        Arguments as in ``decode``.
+        """
+        return _best(*self.decode(image_embeddings, prompts), prompts.is_ambiguous())
+
+    def _encode_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Sparse (P, T, C) and dense (P or 1, C, S/16, S/16) embeddings.
+
+        A box is two tokens, a point is two with SAM's padding point, so that T is the same for all.
+        """
+        is_box = prompts.is_kind(PromptKind.BOX)
+        clicks = None
+        if prompts.click_labels.shape[1]:
+            clicks = prompts.click_coords, prompts.click_labels
+        sparse, dense = self.prompt_encoder(prompts.boxes, clicks)
+        if not bool(is_box.all()):
+            others, _ = self.prompt_encoder(points=prompts.all_points())
+            sparse = torch.where(is_box[:, None, None], sparse, others)
+        if prompts.masks is not None:
+            _, of_masks = self.prompt_encoder(masks=prompts.masks)
+            if prompts.has_mask is not None:
+                of_masks = torch.where(prompts.has_mask[:, None, None, None], of_masks, dense)
+            dense = of_masks
+        return sparse, dense
+
     def loss(self, inputs: Tensor, data_samples: list[SAMDataSample]) -> dict[str, Tensor]:
-        """Losses of the batch; the samples need ``gt_instances.masks``."""
+        """Losses of the batch; the samples need ``gt_instances.masks``.
+
+        What the module in the slot gives for each object is added up over the objects and divided
+        by the mean number of objects per rank, so that after the average over ranks every object
+        of the batch counts the same; values that are no ``loss_`` are means of this rank.
+        """
         if self.mask_loss is None:
             raise ConfigError(
                 "The model has no loss: add dict(type='MaskLossHook', loss=dict(...)) to "
                 'custom_hooks.'
             )
-        boxes, image_index = _gather_boxes(data_samples, inputs.device)
-        logits, iou_predictions = self.decode_boxes(self.encode_images(inputs), boxes, image_index)
+        if self.correction is not None:
+            for sample in data_samples:
+                if 'seeds' not in sample.prompts:
+                    raise DataError(
+                        f'{sample.img_path}: correction of SAMSegmentor draws clicks and expects '
+                        'prompts.seeds, as PackSAMInputs writes them, got none.'
+                    )
+        prompts = PromptBatch.of_samples(data_samples, self.image_size, inputs.device)
+        targets = _pad_masks(data_samples, self.image_size, inputs.device)
         sizes = torch.tensor([sample.img_shape for sample in data_samples], device=inputs.device)
-        with torch.autocast(inputs.device.type, enabled=False):  # losses in float32
-            return self.mask_loss(
-                low_res_logits=logits.float(),
-                iou_predictions=iou_predictions.float(),
-                target_masks=_pad_masks(data_samples, self.image_size, inputs.device),
-                input_sizes=sizes[image_index],
-            )
+        image_embeddings = self.encode_images(inputs)
+        totals: dict[str, Tensor] = {}
+        parts = zip(
+            prompts.split(self.prompt_chunk),
+            targets.split(self.prompt_chunk),
+            sizes[prompts.image_index].split(self.prompt_chunk),
+            strict=True,
+        )
+        for part in parts:
+            if len(prompts) > self.prompt_chunk:
+                sums = checkpoint(self._sum_of_losses, image_embeddings, *part, use_reentrant=False)
+            else:
+                sums = self._sum_of_losses(image_embeddings, *part)
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0) + value
+        objects = objects_per_rank(len(prompts), device=inputs.device)
+        return {
+            name: total / (objects if name.startswith('loss') else len(prompts))
+            for name, total in totals.items()
+            if name.startswith('loss') or len(prompts)
+        }
+
+    def _sum_of_losses(
+        self, image_embeddings: Tensor, prompts: PromptBatch, targets: Tensor, input_sizes: Tensor
+    ) -> dict[str, Tensor]:
+        """Sums over the prompts of each of the loss's values, the mean over the predictions."""
+        steps = [False]
+        if self.correction is not None and len(prompts):
+            steps += correction_steps(int(prompts.seeds[0]), **self.correction)
+        mask_loss = self.mask_loss
+        assert mask_loss is not None
+        sums = defaultdict(list)
+        for number, is_click in enumerate(steps):
+            if is_click:
+                assert prompts.masks is not None
+                numbers = uniforms(prompts.seeds, number)
+                prompts = prompts.with_clicks(
+                    *self._random_clicks(prompts.masks, targets, input_sizes, numbers)
+                )
+            logits, qualities = self.decode(image_embeddings, prompts)
+            ambiguous = prompts.is_ambiguous()
+            for rows, slots in _rows_and_slots(ambiguous):
+                with torch.autocast(logits.device.type, enabled=False):  # losses in float32
+                    values = mask_loss(
+                        low_res_logits=logits[rows, slots].float(),
+                        iou_predictions=qualities[rows, slots].float(),
+                        target_masks=targets[rows],
+                        input_sizes=input_sizes[rows],
+                    )
+                for name, value in values.items():
+                    sums[name].append(value.sum() / len(steps))
+            prompts = prompts.with_masks(_best(logits, qualities, ambiguous)[0].detach())
+        return {name: torch.stack(values).sum() for name, values in sums.items()}
+
+    @torch.no_grad()
+    def _random_clicks(
+        self, low_res_logits: Tensor, targets: Tensor, input_sizes: Tensor, numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A click (P, 1, 2) with label (P, 1) on an error of each prediction (P, 1, S/4, S/4)."""
+        parts = zip(
+            *(
+                values.split(_OBJECTS_AT_ONCE)
+                for values in (low_res_logits, targets, input_sizes, numbers)
+            ),
+            strict=True,
+        )
+        clicks = [
+            random_error_clicks(input_masks(logits, self.image_size), *part)
+            for logits, *part in parts
+        ]
+        coords, labels = zip(*clicks, strict=True)
+        return torch.cat(coords), torch.cat(labels)
 
     def predict(self, inputs: Tensor, data_samples: list[SAMDataSample]) -> list[SAMDataSample]:
-        """Set ``pred_instances`` (``rles`` in original px, ``iou_predictions``) of each sample."""
+        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``."""
         image_embeddings = self.encode_images(inputs)
-        for index, sample in enumerate(data_samples):
-            boxes = sample.prompts.boxes.to(inputs.device)
-            rles: list[dict] = []
-            iou_predictions: list[Tensor] = []
-            for chunk in boxes.split(PREDICTION_CHUNK) if len(boxes) else ():
-                image_index = torch.zeros(len(chunk), dtype=torch.int64, device=inputs.device)
-                logits, quality = self.decode_boxes(
-                    image_embeddings[index : index + 1], chunk, image_index
-                )
-                logits = logits_to_original(
-                    logits, self.image_size, sample.img_shape, sample.ori_shape
-                )
-                rles += encode_masks((logits[:, 0] > MASK_THRESHOLD).cpu().numpy())
-                iou_predictions.append(quality[:, 0].float().cpu())
-            sample.pred_instances = InstanceData(
-                rles=rles,
-                iou_predictions=torch.cat(iou_predictions) if rles else torch.zeros(0),
-            )
+        for sample, embedding in zip(data_samples, image_embeddings.split(1), strict=True):
+            predict_image(self, embedding, sample, self.test_prompts)
         return data_samples
 
     def _gradient_of(self, part: str) -> torch.set_grad_enabled:
@@ -199,11 +306,51 @@ class SAMSegmentor(BaseModel):
         return torch.set_grad_enabled(torch.is_grad_enabled() and part not in self.frozen)
 
 
-def _gather_boxes(data_samples: list[SAMDataSample], device: torch.device) -> tuple[Tensor, Tensor]:
-    """All prompts of the batch (P, 4) and the index of each one's image (P,)."""
-    counts = torch.tensor([len(sample.prompts) for sample in data_samples], device=device)
-    boxes = torch.cat([sample.prompts.boxes.to(device) for sample in data_samples])
-    return boxes, torch.arange(len(data_samples), device=device).repeat_interleave(counts)
+_OBJECTS_AT_ONCE = 16
+"""Objects whose logits are enlarged to padded px together; bounds the memory."""
+
+
+def _checked_correction(correction: Mapping | None) -> dict[str, int] | None:
+    if correction is None:
+        return None
+    steps = {'num_clicks': 8, 'num_repeats': 2, **correction}
+    numbers = all(isinstance(value, int) and value >= 0 for value in steps.values())
+    if set(steps) != {'num_clicks', 'num_repeats'} or not numbers:
+        raise ConfigError(
+            'correction of SAMSegmentor: expected dict(num_clicks=..., num_repeats=...) of whole '
+            f'numbers >= 0, got {dict(correction)}.'
+        )
+    return steps
+
+
+def _rows_and_slots(ambiguous: Tensor) -> list[tuple[slice | Tensor, slice]]:
+    """Which prompts are trained in which of the decoder's slots."""
+    if not bool(ambiguous.any()):
+        return [(slice(None), slice(0, 1))]
+    rows: list[tuple[slice | Tensor, slice]] = [(ambiguous.nonzero()[:, 0], slice(1, None))]
+    if not bool(ambiguous.all()):
+        rows.append(((~ambiguous).nonzero()[:, 0], slice(0, 1)))
+    return rows
+
+
+def _best(logits: Tensor, iou_predictions: Tensor, ambiguous: Tensor) -> tuple[Tensor, Tensor]:
+    """Of masks (P, M, h, w), M = 4 or 1, the one that is returned, and its IoU prediction."""
+    if logits.shape[1] == 1:
+        return logits, iou_predictions
+    slot = torch.where(ambiguous, iou_predictions[:, 1:].argmax(dim=1) + 1, 0)
+    prompts = torch.arange(len(slot), device=slot.device)
+    return logits[prompts, slot][:, None], iou_predictions[prompts, slot][:, None]
+
+
+def objects_per_rank(own_objects: int, *, device: torch.device) -> Tensor:
+    """Mean number of objects over the ranks, a scalar, at least 1; every rank has to call it.
+
+    A rank's sum over its objects divided by this, then averaged over ranks as distributed
+    training does with gradients, is the mean over all objects.
+    """
+    objects = torch.tensor(float(own_objects), device=device)
+    all_reduce(objects, op='mean')
+    return objects.clamp(min=1)
 
 
 def _pad_masks(data_samples: list[SAMDataSample], image_size: int, device: torch.device) -> Tensor:

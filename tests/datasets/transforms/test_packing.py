@@ -42,3 +42,20 @@ def test_training_sample():
     assert sample.prompts.boxes.tolist() == drawn.tolist()
     assert torch.equal(sample.gt_instances.masks, torch.ones(1, 6, 8, dtype=torch.uint8))
     assert 'rles' not in sample.gt_instances and 'boxes' not in sample.gt_instances
+
+
+def test_drawn_prompts_are_packed_with_seeds():
+    drawn = {
+        'prompt_kinds': np.array([1]),
+        'prompt_points': np.array([[[2, 3]]], np.float32),
+        'prompt_masks': np.ones((1, 2, 2), np.float32),
+    }
+    seeds = []
+    for seed in (0, 0, 1):
+        np.random.seed(seed)
+        prompts = PackSAMInputs()(results(rles=[{}], **drawn))['data_samples'].prompts
+        seeds.append(int(prompts.seeds))
+        for name, values in drawn.items():
+            assert prompts[name.removeprefix('prompt_')].tolist() == values.tolist()
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert 'kinds' not in PackSAMInputs()(results(rles=[{}]))['data_samples'].prompts

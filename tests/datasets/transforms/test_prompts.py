@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from mmsam.datasets.transforms import JitterBoxes, RandomObjects
+from mmsam.datasets.transforms import JitterBoxes, RandomObjects, RandomPrompts
 from mmsam.errors import ConfigError
+from mmsam.prompt_sampling import PromptKind
 
 
 def jitter(boxes, size, **options):
@@ -77,3 +78,73 @@ def test_wrong_options():
             JitterBoxes(**wrong)
     with pytest.raises(ConfigError, match='max_objects'):
         RandomObjects(0)
+
+
+def masks_of_boxes(boxes, size):
+    masks = np.zeros((len(boxes), *size), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = 1
+    return masks
+
+
+def first_prompts(boxes, size=(30, 42), prompt_boxes=None, seed=0, **proportions):
+    np.random.seed(seed)
+    results = {
+        'boxes': np.array(boxes, np.float32).reshape(-1, 4),
+        'gt_masks': masks_of_boxes(boxes, size),
+        'img_shape': size,
+    }
+    if prompt_boxes is not None:
+        results['prompt_boxes'] = np.array(prompt_boxes, np.float32)
+    return RandomPrompts(**proportions)(results)
+
+
+def test_kinds_come_in_their_proportions():
+    results = first_prompts([[3, 4, 9, 9]] * 4000, (16, 16), box=2, point=1, mask=1)
+    shares = np.bincount(results['prompt_kinds']) / 4000
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=0.03)
+    assert set(first_prompts([[3, 4, 9, 9]] * 9, point=1, box=0)['prompt_kinds']) == {1}
+
+
+def test_points_are_uniform_on_the_object():
+    results = first_prompts([[3, 4, 5, 7]] * 6000, (16, 16), point=1)
+    assert results['prompt_points'].shape == (6000, 1, 2)
+    pixels, counts = np.unique(results['prompt_points'][:, 0], axis=0, return_counts=True)
+    assert pixels.tolist() == [[x, y] for x in (3, 4) for y in (4, 5, 6)]
+    np.testing.assert_allclose(counts, 1000, atol=130)
+
+
+def test_an_object_without_a_pixel_is_prompted_by_its_box():
+    results = first_prompts([[3, 3, 3, 3], [3, 3, 4, 4]], box=0, point=1)
+    assert results['prompt_kinds'].tolist() == [PromptKind.BOX, PromptKind.POINT]
+
+
+def test_rough_masks_fill_the_jittered_box():
+    """Objects that fill their boxes, so the moved ones fill the others, cell by cell."""
+    boxes = [[8, 8, 24, 20], [4, 4, 12, 12], [0, 0, 42, 30]]
+    moved = [[10, 6, 30, 21], [0, 5, 7, 12], [0, 0, 42, 30]]
+    results = first_prompts(boxes, prompt_boxes=moved, box=0, mask=1)
+    padded = np.pad(masks_of_boxes(moved, (30, 42)), ((0, 0), (0, 2), (0, 2)))
+    expected = padded.reshape(3, 8, 4, 11, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(results['prompt_masks'], expected)
+    assert results['prompt_masks'].dtype == np.float32
+
+
+def test_masks_only_where_they_are_drawn():
+    results = first_prompts([[8, 8, 24, 20]] * 40, mask=1, point=1, box=1)
+    drawn = results['prompt_kinds'] == PromptKind.MASK
+    assert 0 < drawn.sum() < 40
+    assert (results['prompt_masks'].any(axis=(1, 2)) == drawn).all()
+    assert 'prompt_masks' not in first_prompts([[8, 8, 24, 20]], point=1)
+    assert first_prompts([], mask=1)['prompt_masks'].shape == (0, 8, 11)
+
+
+@pytest.mark.parametrize('proportions', [dict(box=-1), dict(box=0)])
+def test_wrong_proportions(proportions):
+    with pytest.raises(ConfigError, match='RandomPrompts must be >= 0 and not all 0'):
+        RandomPrompts(**proportions)
+
+
+def test_prompts_need_decoded_masks():
+    with pytest.raises(ConfigError, match='behind DecodeObjectMasks'):
+        RandomPrompts()({'rles': []})

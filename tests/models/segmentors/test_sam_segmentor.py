@@ -18,7 +18,9 @@ from tiny_sam import (
 
 from mmsam.errors import ConfigError, DataError
 from mmsam.models import SAMSegmentor
-from mmsam.models.segmentors.sam_segmentor import PARTS, PREDICTION_CHUNK
+from mmsam.models.segmentors.prompted_prediction import PREDICTION_CHUNK
+from mmsam.models.segmentors.sam_segmentor import PARTS, objects_per_rank
+from mmsam.prompt_sampling import PromptKind
 from mmsam.registry import MODELS
 
 SIZES = [(128, 96), (64, 128), (128, 128), (37, 128)]
@@ -78,24 +80,60 @@ def test_as_many_prompts_as_images_all_of_the_first():
     assert (logits[1] - other[1]).abs().max() > 1e-2
 
 
-def test_ragged_loss_and_gradients_equal_one_by_one():
-    model = build()
-    model.mask_loss = SquaredLogits()
-    batch = random_batch(SIZES, COUNTS)
-    losses = run(model, batch, 'loss')
-    assert losses['count'] == sum(COUNTS)
-    total(losses).backward()
-    together = {n: p.grad.clone() for n, p in model.mask_decoder.named_parameters()}
+def gradients(model: SAMSegmentor) -> dict[str, torch.Tensor]:
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
+    return found
+
+
+def assert_close_gradients(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        scale = float(first[name].abs().max()) + 1e-3
+        assert (second[name] - first[name]).abs().max() < 1e-4 * scale, name
+
+
+def with_prompts(batch: dict, kinds: str, seed: int = 0) -> dict:
+    """Adds seeds, and first prompts: 'b', 'p' or 'm' for each object of the batch in turn."""
+    rng = np.random.default_rng(seed)
+    start = 0
+    for sample in batch['data_samples']:
+        prompts, (height, width) = sample.prompts, sample.img_shape
+        own = kinds[start : start + len(prompts)]
+        start += len(prompts)
+        prompts.seeds = torch.from_numpy(rng.integers(0, 2**62, len(prompts)))
+        prompts.kinds = torch.tensor(['bpm'.index(kind) for kind in own], dtype=torch.int64)
+        points = rng.integers(0, min(height, width), (len(prompts), 1, 2))
+        prompts.points = torch.from_numpy(points).float()
+        shares = rng.random((len(prompts), -(-height // 4), -(-width // 4)))
+        prompts.masks = torch.from_numpy(shares).float()
+    return batch
+
+
+MIXED = 'bpmbmppbp'  # as many as COUNTS has
+
+
+@pytest.mark.parametrize('correction', [None, dict(num_clicks=2, num_repeats=1)])
+def test_ragged_loss_and_gradients_equal_one_by_one(correction):
+    """Every object counts the same, and its clicks do not depend on the rest of the batch."""
+    model = build(frozen=('image_encoder',), correction=correction)
+    model.mask_loss = SquaredLogits()
+    batch = with_prompts(random_batch(SIZES, COUNTS), MIXED)
+    losses = run(model, batch, 'loss')
+    total(losses).backward()
+    together = gradients(model)
     one_by_one = torch.zeros(())
-    for index in range(len(COUNTS)):
-        loss = total(run(model, split(batch, index), 'loss'))
+    for index, count in enumerate(COUNTS):
+        loss = total(run(model, split(batch, index), 'loss')) * count / sum(COUNTS)
         loss.backward()
         one_by_one += loss.detach()
     torch.testing.assert_close(total(losses).detach(), one_by_one, rtol=1e-5, atol=1e-6)
-    for name, parameter in model.mask_decoder.named_parameters():
-        scale = float(together[name].abs().max()) + 1e-3
-        assert (parameter.grad - together[name]).abs().max() < 1e-4 * scale, name
+    assert_close_gradients(together, gradients(model))
+
+
+def test_objects_per_rank_alone():
+    assert objects_per_rank(7, device=torch.device('cpu')) == 7
+    assert objects_per_rank(0, device=torch.device('cpu')) == 1
 
 
 def test_a_batch_without_prompts():
@@ -118,16 +156,11 @@ def test_a_batch_without_prompts():
 
 
 def test_the_loss_gets_every_prompt_with_its_image():
-    class Recorder(SquaredLogits):
-        def forward(self, **arguments):
-            self.arguments = arguments
-            return super().forward(**arguments)
-
     model = build()
     model.mask_loss = Recorder()
     batch = random_batch(SIZES, COUNTS)
     run(model, batch, 'loss')
-    arguments = model.mask_loss.arguments
+    (arguments,) = model.mask_loss.calls
     assert arguments['low_res_logits'].shape == (9, 1, 32, 32)
     assert arguments['iou_predictions'].shape == (9, 1)
     expected_sizes = [SIZES[0]] * 3 + [SIZES[2]] + [SIZES[3]] * 5
@@ -138,6 +171,169 @@ def test_the_loss_gets_every_prompt_with_its_image():
     for target, mask, (height, width) in zip(targets, masks, expected_sizes, strict=True):
         assert torch.equal(target[:height, :width], mask)
         assert target.sum() == mask.sum()  # nothing in the padding
+
+
+# -- boxes, points and masks in one batch
+
+
+def decoded_alone(model: SAMSegmentor, batch: dict) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each prompt by itself, as upstream's predictor gives it to the parts; all four slots."""
+    data = model.data_preprocessor(batch)
+    results = []
+    for index, sample in enumerate(data['data_samples']):
+        embedding = model.image_encoder(data['inputs'][index : index + 1])
+        for prompt in sample.prompts:
+            if prompt.kinds == PromptKind.BOX:
+                arguments = dict(boxes=prompt.boxes)
+            elif prompt.kinds == PromptKind.POINT:
+                arguments = dict(points=(prompt.points, torch.ones(1, 1)))
+            else:
+                # SAM 2's stand-in for a missing point, and the padding point behind it
+                logits = torch.full((1, 1, 32, 32), -10.0)
+                height, width = prompt.masks.shape[-2:]
+                logits[0, 0, :height, :width] += 20 * prompt.masks[0]
+                arguments = dict(points=(torch.zeros(1, 1, 2), -torch.ones(1, 1)), masks=logits)
+            sparse, dense = model.prompt_encoder(**arguments)
+            results.append(
+                model.mask_decoder.predict_masks(
+                    embedding, model.prompt_encoder.get_dense_pe(), sparse, dense,
+                    torch.zeros(1, dtype=torch.int64), slice(None),
+                )
+            )  # fmt: skip
+    return results
+
+
+@torch.no_grad()
+def test_mixed_prompts_equal_each_alone():
+    """A box and a mask give slot 0, a point the one of slots 1 to 3 that looks best."""
+    model = build()
+    batch = with_prompts(random_batch(SIZES, COUNTS), MIXED)
+    logits, iou = run(model, batch, 'tensor')
+    for index, (kind, (masks, qualities)) in enumerate(
+        zip(MIXED, decoded_alone(model, batch), strict=True)
+    ):
+        slot = int(qualities[0, 1:].argmax()) + 1 if kind == 'p' else 0
+        torch.testing.assert_close(logits[index, 0], masks[0, slot], rtol=0, atol=1e-5)
+        torch.testing.assert_close(iou[index, 0], qualities[0, slot], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_best_looking_of_three():
+    model = build()
+    values = torch.arange(12.0).view(3, 4, 1, 1)
+    qualities = torch.tensor([[0.9, 0.1, 0.3, 0.2], [0.9, 0.5, 0.3, 0.2], [0.1, 0.5, 0.3, 0.6]])
+    model.decode = lambda *_: (values, qualities)
+    batch = with_prompts(random_batch([(128, 128)], [3]), 'pbp')
+    logits, iou = run(model, batch, 'tensor')
+    assert logits.flatten().tolist() == [2, 4, 11]
+    torch.testing.assert_close(iou, torch.tensor([[0.3], [0.9], [0.6]]))
+
+
+class Recorder(SquaredLogits):
+    """Remembers what each call was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[dict[str, torch.Tensor]] = []
+
+    def forward(self, **arguments):
+        self.calls.append(arguments)
+        return super().forward(**arguments)
+
+
+def test_the_loss_is_the_mean_over_all_predictions():
+    model = build(correction=dict(num_clicks=3, num_repeats=2))
+    model.mask_loss = Recorder()
+    encode, encoded = model.encode_images, []
+    model.encode_images = lambda inputs: encoded.append(1) or encode(inputs)
+    batch = with_prompts(random_batch(SIZES, COUNTS), MIXED)
+    losses = run(model, batch, 'loss')
+    assert len(encoded) == 1
+    calls = model.mask_loss.calls
+    shapes = [tuple(call['iou_predictions'].shape) for call in calls]
+    # the points alone have three masks; from then on all have one: 3 clicks and 2 repetitions
+    assert shapes == [(4, 3), (5, 1)] + [(9, 1)] * 5
+    expected = sum(SquaredLogits()(**call)['loss_mask'].sum() for call in calls) / 6 / 9
+    torch.testing.assert_close(losses['loss_mask'], expected)
+    targets = calls[2]['target_masks']
+    assert torch.equal(calls[0]['target_masks'], targets[[1, 5, 6, 8]])
+    assert torch.equal(calls[1]['input_sizes'], calls[2]['input_sizes'][[0, 2, 3, 4, 7]])
+
+
+def test_clicks_are_on_errors_and_logits_are_fed_back():
+    model = build(correction=dict(num_clicks=2, num_repeats=1))
+    model.mask_loss = SquaredLogits()
+    decode, seen = model.decode, []
+
+    def remember(image_embeddings, prompts):
+        output = decode(image_embeddings, prompts)
+        seen.append((prompts, output[0]))
+        return output
+
+    model.decode = remember
+    batch = with_prompts(random_batch(SIZES, COUNTS), 'b' * 9)
+    targets = [mask for sample in batch['data_samples'] for mask in sample.gt_instances.masks]
+    run(model, batch, 'loss')
+    assert [prompts.click_labels.shape[1] for prompts, _ in seen] == [0, 1, 2, 2]
+    for (_, before), (prompts, _) in zip(seen, seen[1:], strict=False):
+        assert torch.equal(prompts.masks, before) and not prompts.masks.requires_grad
+    for number in range(2):
+        enlarged = torch.nn.functional.interpolate(seen[number][1], (128, 128), mode='bilinear')
+        later = seen[number + 1][0]
+        for index, target in enumerate(targets):
+            x, y = later.click_coords[index, number].int().tolist()
+            label = int(later.click_labels[index, number])
+            predicted = enlarged[index, 0] > 0
+            height, width = target.shape
+            assert x < width and y < height
+            if (predicted[:height, :width] != target).any():
+                assert label == target[y, x] != predicted[y, x]
+
+
+def test_other_seeds_other_clicks():
+    model = build(correction=dict(num_clicks=1, num_repeats=0))
+    model.mask_loss = SquaredLogits()
+    batch = random_batch(SIZES, COUNTS)
+    values = []
+    for seed in (0, 0, 1):
+        losses = run(model, with_prompts(batch, 'b' * 9, seed), 'loss')
+        values.append(total(losses).item())
+    assert values[0] == values[1] != values[2]
+
+
+@pytest.mark.parametrize('correction', [None, dict(num_clicks=2, num_repeats=1)])
+def test_chunks_change_nothing(correction):
+    """Also not the trace of memory: activations of one chunk at a time are computed again."""
+    batch = with_prompts(random_batch(SIZES, COUNTS), 'bpbbbppbp')
+    model = build(frozen=(), correction=correction)
+    model.mask_loss = SquaredLogits()
+    results = []
+    for model.prompt_chunk in (64, 4):
+        losses = run(model, batch, 'loss')
+        total(losses).backward()
+        results.append((total(losses).detach(), gradients(model)))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    assert_close_gradients(results[0][1], results[1][1])
+
+
+def test_corrections_without_prompts_or_seeds():
+    model = build(correction=dict(num_clicks=2))
+    model.mask_loss = SquaredLogits()
+    batch = with_prompts(random_batch(SIZES[:2], [0, 0]), '')
+    total(run(model, batch, 'loss')).backward()
+    with pytest.raises(DataError, match=r'made_in_test.png: .*seeds'):
+        run(model, random_batch(SIZES[:1], [1]), 'loss')
+
+
+@pytest.mark.parametrize('correction', [dict(clicks=3), dict(num_clicks=-1), dict(num_repeats=1.5)])
+def test_a_wrong_correction(correction):
+    with pytest.raises(ConfigError, match='correction of SAMSegmentor'):
+        build_segmentor(correction=correction)
+
+
+def test_a_wrong_chunk():
+    with pytest.raises(ConfigError, match='prompt_chunk'):
+        build_segmentor(prompt_chunk=0)
 
 
 # -- frozen parts
@@ -296,7 +492,7 @@ def test_predict_decodes_to_the_masks_of_the_logits():
 def test_predict_threshold_is_zero_on_logits():
     model = build()
     values = torch.linspace(-0.2, 0.6, 32 * 32).view(1, 1, 32, 32)
-    model.decode_boxes = lambda *_: (values, torch.tensor([[0.25]]))
+    model.decode_best = lambda *_: (values, torch.tensor([[0.25]]))
     data = dict(inputs=torch.zeros(1, 3, 128, 128))
     sample = make_sample((128, 128), [[0, 0, 9, 9]])
     (out,) = model(**data, data_samples=[sample], mode='predict')
