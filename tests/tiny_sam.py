@@ -19,7 +19,7 @@ TINY_ARCH: dict[str, Any] = dict(
 
 
 class SquaredLogits(nn.Module):
-    """A loss with a gradient for every prompt and for the IoU head, 0 without prompts."""
+    """A loss with a gradient for every prompt and for the IoU head."""
 
     def forward(
         self,
@@ -30,9 +30,8 @@ class SquaredLogits(nn.Module):
         input_sizes: Tensor,
     ) -> dict[str, Tensor]:
         return dict(
-            loss_mask=low_res_logits.square().sum() * 1e-4,
-            loss_iou=iou_predictions.square().sum() * 1e-2,
-            count=torch.tensor(float(len(target_masks))),
+            loss_mask=low_res_logits.square().sum((1, 2, 3)) * 1e-4,
+            loss_iou=iou_predictions.square().sum(1) * 1e-2,
         )
 
 
