@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -164,12 +165,14 @@ class SAMSegmentor(BaseModel):
         logits, iou_predictions = self.decode_boxes(self.encode_images(inputs), boxes, image_index)
         sizes = torch.tensor([sample.img_shape for sample in data_samples], device=inputs.device)
         with torch.autocast(inputs.device.type, enabled=False):  # losses in float32
-            return self.mask_loss(
+            losses = self.mask_loss(
                 low_res_logits=logits.float(),
                 iou_predictions=iou_predictions.float(),
                 target_masks=_pad_masks(data_samples, self.image_size, inputs.device),
                 input_sizes=sizes[image_index],
             )
+        objects = _objects_per_rank(len(logits), device=inputs.device)
+        return {name: values.sum() / objects for name, values in losses.items()}
 
     def predict(self, inputs: Tensor, data_samples: list[SAMDataSample]) -> list[SAMDataSample]:
         """Set ``pred_instances`` (``rles`` in original px, ``iou_predictions``) of each sample."""
@@ -197,6 +200,17 @@ class SAMSegmentor(BaseModel):
     def _gradient_of(self, part: str) -> torch.set_grad_enabled:
         """Context in which a frozen part records no gradient."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and part not in self.frozen)
+
+
+def _objects_per_rank(own_objects: int, *, device: torch.device) -> Tensor:
+    """Mean number of objects over the ranks, a scalar, at least 1; every rank has to call it.
+
+    A rank's sum over its objects divided by this, then averaged over ranks as distributed
+    training does with gradients, is the mean over all objects.
+    """
+    objects = torch.tensor(float(own_objects), device=device)
+    all_reduce(objects, op='mean')
+    return objects.clamp(min=1)
 
 
 def _gather_boxes(data_samples: list[SAMDataSample], device: torch.device) -> tuple[Tensor, Tensor]:
