@@ -6,7 +6,7 @@ from torch import nn
 
 from mmsam.engine import MaskLossHook
 from mmsam.errors import ConfigError
-from mmsam.models.losses import MaskMSELoss
+from mmsam.models.losses import SAMMaskLoss
 from mmsam.registry import MODELS
 
 SIDE = 8
@@ -44,7 +44,7 @@ def runner(work_dir, model, *, name, max_iters=4, hook=None, scope='mmsam', **op
         type='MaskLossHook',
         loss=dict(type='SAMMaskLoss'),
         schedule=[
-            dict(iteration=2, loss=dict(type='MaskMSELoss')),
+            dict(iteration=2, loss=dict(type='SAMMaskLoss', resolution='points')),
             dict(iteration=3, loss=dict(type='SAMMaskLoss', resolution='input')),
         ],
     )
@@ -68,7 +68,7 @@ def used(model: ToySegmentor) -> list[str]:
     return [f'{type(loss).__name__} {loss.resolution}' for loss in model.used]
 
 
-ALL = ['SAMMaskLoss low_res'] * 2 + ['MaskMSELoss low_res', 'SAMMaskLoss input']
+ALL = ['SAMMaskLoss low_res'] * 2 + ['SAMMaskLoss points', 'SAMMaskLoss input']
 
 
 def test_installs_and_switches_and_logs_each_once(tmp_path):
@@ -81,7 +81,8 @@ def test_installs_and_switches_and_logs_each_once(tmp_path):
     lines = [line for line in log.read_text().splitlines() if 'Mask loss from iteration' in line]
     assert len(lines) == 3
     for line, iteration, loss in zip(lines, (0, 2, 3), ALL[1:], strict=True):
-        assert f'iteration {iteration} on: {loss.split()[0]}' in line
+        name, resolution = loss.split()
+        assert f"iteration {iteration} on: {name}(resolution='{resolution}'" in line
     state = torch.load(tmp_path / 'iter_4.pth', weights_only=False)['state_dict']
     assert list(state) == ['logits']
 
@@ -178,7 +179,7 @@ def test_bad_losses_fail_when_built(bad_losses, loss, message):
         ([dict(iteration=0, loss=dict(type='SAMMaskLoss'))], 'integer above 0, got 0'),
         ([dict(iteration='5', loss=dict(type='SAMMaskLoss'))], "integer above 0, got '5'"),
         (
-            [dict(iteration=n, loss=dict(type='MaskMSELoss')) for n in (5, 5)],
+            [dict(iteration=n, loss=dict(type='SAMMaskLoss')) for n in (5, 5)],
             r'schedule\[1\].iteration expects an integer above 5, got 5',
         ),
     ],
@@ -190,7 +191,7 @@ def test_bad_schedules_fail_when_built(schedule, message):
 
 def test_prefixed_names_work_under_mmsegs_scope(tmp_path):
     model = ToySegmentor()
-    hook = dict(type='mmsam.MaskLossHook', loss=dict(type='mmsam.MaskMSELoss'))
+    hook = dict(type='mmsam.MaskLossHook', loss=dict(type='mmsam.SAMMaskLoss'))
     run = runner(tmp_path, model, name='mmseg_scope', max_iters=1, hook=hook, scope='mmseg')
     run.train()
-    assert isinstance(model.mask_loss, MaskMSELoss)
+    assert isinstance(model.mask_loss, SAMMaskLoss)
