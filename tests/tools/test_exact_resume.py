@@ -39,11 +39,16 @@ def hooks(*more: str, loss: str = '') -> str:
 
 
 EMA = "dict(type='EMAHook', momentum=0.2)"
-LATER_LOSS = "dict(iteration=4, loss=dict(type='SAMMaskLoss', resolution='input'))"
+LATER_LOSS = "dict(iteration=4, loss=dict(type='SAMMaskLoss', resolution='points'))"
+PROMPTS = """
+train_pipeline.insert(-1, dict(type='RandomPrompts', box=1, point=1, mask=1))
+model.update(correction=dict(num_clicks=2, num_repeats=2))
+train_dataloader.update(num_workers=2)
+"""
 
 FEATURES: dict[str, tuple[str, ...]] = {
     'plain': ('',),
-    'workers': ('train_dataloader.update(num_workers=2)',),
+    'workers, prompts, clicks': (PROMPTS,),
     'bfloat16': ('', '--amp'),
     'averaged weights': (hooks(EMA),),
     'accumulation': ('optim_wrapper = dict(accumulative_counts=2)',),

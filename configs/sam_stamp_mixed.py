@@ -1,0 +1,17 @@
+# As sam_stamp.py, trained as SAM was: boxes, points and rough masks, then clicks on the errors.
+_base_ = './sam_stamp.py'
+model = dict(
+    correction=dict(num_clicks=8, num_repeats=2),
+    test_cfg=dict(num_clicks=3),
+)
+train_pipeline = [
+    dict(type='LoadSAMImage'),
+    dict(type='RandomObjects', max_objects=16),
+    dict(type='ResizeLongestSide', image_size=1024),
+    dict(type='DecodeObjectMasks'),
+    dict(type='RandomPromptedFlip', prob=0.5),
+    dict(type='JitterBoxes'),
+    dict(type='RandomPrompts', box=0.45, point=0.45, mask=0.1),
+    dict(type='PackSAMInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
