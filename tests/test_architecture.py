@@ -12,8 +12,10 @@ PACKAGE = ROOT / 'mmsam'
 
 LAYERS = [
     {'errors', 'stack', 'stop_signal'},
-    {'atomic_file', 'cluster_job', 'geometry', 'registry', 'torch_file', 'weight_layouts'},
-    {'structures', 'embedding_cache', 'checkpoint', 'prompt_sampling', 'training_checkpoint'},
+    {'atomic_file', 'cluster_job', 'geometry', 'image_file', 'registry', 'torch_file'}
+    | {'weight_layouts'},
+    {'structures', 'embedding_cache', 'checkpoint', 'prompt_sampling', 'training_checkpoint'}
+    | {'rgb_image'},
     {'engine', 'evaluation', 'visualization', 'models', 'datasets'},
     {'apis'},
 ]

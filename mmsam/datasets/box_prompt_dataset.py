@@ -14,6 +14,7 @@ import torch
 from mmengine.dataset import BaseDataset
 
 from mmsam.errors import ConfigError, DataError, MMSAMError
+from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
@@ -32,7 +33,7 @@ class BoxPromptDataset(BaseDataset):
     The pipeline gets a dict with
 
     - ``img_path`` str, ``img_id`` int or str, ``ann_path`` str, ``sample_idx`` int;
-    - ``height``, ``width``: the image's size as the annotation says;
+    - ``height``, ``width``: the image's size as the annotation says; ``max_pixels``;
     - ``boxes`` (K, 4) float32 xyxy, so far in original px, later in the frame of the image;
     - ``gt_boxes`` (K, 4) float32 xyxy, a copy that stays in original px;
     - ``labels`` (K,) int64; ``rles``: K masks in original px as compressed COCO RLE.
@@ -59,6 +60,8 @@ class BoxPromptDataset(BaseDataset):
         seed: >= 0, for samples whose index brings no seed.
         test_mode: True in validation and test.
         indices: the first n samples, or those of a list, as in mmengine's ``BaseDataset``.
+        max_pixels: of the largest image that is read, at most 2**29; a guard against small files
+            that fill the memory.
 
     Raises:
         ConfigError: a wrong option, or no sample at all.
@@ -77,6 +80,7 @@ class BoxPromptDataset(BaseDataset):
         seed: int = 0,
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_choice('empty_images', empty_images, ('skip', 'keep'))
         check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
@@ -86,7 +90,14 @@ class BoxPromptDataset(BaseDataset):
             raise ConfigError(f'seed of BoxPromptDataset must be >= 0, got {seed}.')
         if isinstance((metainfo or {}).get('classes'), str):
             raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
+        if not 1 <= max_pixels <= MOST_PIXELS:
+            raise ConfigError(
+                f'max_pixels of BoxPromptDataset must be within 1 and {MOST_PIXELS}, the most that '
+                f'pycocotools can encode, got {max_pixels}.'
+            )
+        self.max_pixels = max_pixels
         self.reader = build_reader(reader, data_root)
+        self.reader.max_pixels = max_pixels
         self._reader_text = ', '.join(f'{key}={value!r}' for key, value in reader.items())
         self.empty_images = empty_images
         self.boxes_from = boxes_from
@@ -189,6 +200,7 @@ class BoxPromptDataset(BaseDataset):
             'ann_path': image.ann_path,
             'height': objects.size[0],
             'width': objects.size[1],
+            'max_pixels': self.max_pixels,
             'boxes': boxes,
             'gt_boxes': boxes.copy(),
             'labels': np.array(objects.labels, dtype=np.int64),

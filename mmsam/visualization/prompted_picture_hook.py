@@ -14,6 +14,7 @@ from PIL import Image
 from mmsam.errors import ConfigError, DataError
 from mmsam.geometry import scale_boxes
 from mmsam.registry import HOOKS
+from mmsam.rgb_image import ImageReading, read_rgb
 from mmsam.structures import SAMDataSample
 from mmsam.visualization.prediction_picture import draw_prediction
 
@@ -103,7 +104,7 @@ def _write_picture(data_sample: SAMDataSample, folder: Path, place: int) -> None
             'gt_instances.rles and pred_instances.rles, as SAMSegmentor does, got '
             f'{type(data_sample).__name__} without them.'
         )
-    image = _read_image(data_sample.img_path, data_sample.ori_shape)
+    image = _read_image(data_sample)
     boxes = scale_boxes(data_sample.prompts.boxes, data_sample.img_shape, data_sample.ori_shape)
     picture = draw_prediction(
         image,
@@ -115,16 +116,13 @@ def _write_picture(data_sample: SAMDataSample, folder: Path, place: int) -> None
     Image.fromarray(picture).save(folder / f'{place:04d}_{Path(data_sample.img_path).stem}.png')
 
 
-def _read_image(path: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The image (H, W, 3) uint8 RGB as its pixels lie in the file: EXIF rotation is ignored."""
-    try:
-        with Image.open(path) as file:
-            image = np.array(file.convert('RGB'))
-    except OSError as error:
-        raise DataError(f'Expected an image that can be read, got "{error}" at {path}.') from error
-    if image.shape[:2] != tuple(size):
+def _read_image(data_sample: SAMDataSample) -> NDArray[np.uint8]:
+    """The image (H, W, 3) uint8 RGB, read as the model got it."""
+    reading = data_sample.get('image_reading', ImageReading())
+    image = read_rgb(data_sample.img_path, reading).pixels
+    if image.shape[:2] != tuple(data_sample.ori_shape):
         raise DataError(
-            f'Expected an image of {tuple(size)} (h, w) as its annotations say, got '
-            f'{image.shape[:2]} at {path}.'
+            f'Expected an image of {tuple(data_sample.ori_shape)} (h, w) as its annotations say, '
+            f'got {image.shape[:2]} at {data_sample.img_path}.'
         )
     return image

@@ -218,6 +218,19 @@ def test_misspelled_options_fail_when_built(world, options, message):
         build(world, **({'reader': world.reader('polygon')} | options))
 
 
+@pytest.mark.parametrize('form', ['polygon', 'instance'])
+@pytest.mark.bad_input(11)
+def test_pixels_are_limited_for_images_and_masks(world, form):
+    reader = world.reader(form)
+    limited = build(world, reader, max_pixels=4800, pipeline=[{'type': 'LoadSAMImage'}])
+    assert limited[0]['img'].shape == (60, 80, 3)
+    with pytest.raises(DataError, match='max_pixels of BoxPromptDataset'):
+        build(world, reader, max_pixels=4799).full_init()
+    for wrong in (0, 2**29 + 1):
+        with pytest.raises(ConfigError, match='max_pixels of BoxPromptDataset must be within'):
+            build(world, reader, max_pixels=wrong)
+
+
 def test_unknown_argument_fails_when_built(world):
     config = {'type': 'BoxPromptDataset', 'reader': world.reader('polygon'), 'ann_file': 'x'}
     with pytest.raises(TypeError, match='ann_file'):

@@ -11,6 +11,7 @@ from pycocotools import mask as mask_utils
 from torch.utils.data import Dataset
 
 from mmsam.errors import ConfigError, DataError
+from mmsam.rgb_image import ImageReading
 from mmsam.structures import SAMDataSample
 from mmsam.visualization import PromptedPictureHook, draw_prediction, prompted_picture_hook
 
@@ -179,6 +180,20 @@ def test_exif_rotation_is_ignored(tmp_path, runner):
     runner.test()
     with Image.open(tmp_path / 'shown' / '0000_page.png') as picture:
         assert picture.getpixel((12, 34)) == (0, 9, 0)
+
+
+def test_a_deep_image_is_read_as_the_model_got_it(tmp_path, runner):
+    path = tmp_path / 'folder0' / 'page.png'
+    Image.fromarray(np.full(SIZE, 1000, np.uint16)).save(path)
+    with pytest.raises(DataError, match='uint16'):
+        runner.test()
+    sample = Pages(tmp_path / 'deep', 1)[0]['data_samples']
+    reading = ImageReading(value_range=(0, 2550))
+    sample.set_metainfo(dict(img_path=str(path), image_reading=reading))
+    hook = PromptedPictureHook(show_dir=str(tmp_path / 'deep_shown'))
+    hook.after_test_iter(runner, 0, outputs=Toy()(None, [sample], 'predict'))
+    with Image.open(tmp_path / 'deep_shown' / '0000_page.png') as picture:
+        assert picture.getpixel((12, 34)) == (100, 100, 100)
 
 
 def test_an_image_of_another_size_is_refused(tmp_path, runner):

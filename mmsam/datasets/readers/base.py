@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmsam.geometry import Size
+from mmsam.image_file import MAX_PIXELS
 
 from .rle import RLE
 
@@ -58,6 +59,9 @@ class AnnotationReader(ABC):
 
     category_ids: tuple[int | str, ...] | None = None
     """The format's own ids of the classes, known after :meth:`read_images`; None if it has none."""
+
+    max_pixels = MAX_PIXELS
+    """Of the largest image or mask that is read; the data set sets it."""
 
     @abstractmethod
     def read_images(

@@ -11,7 +11,6 @@ import numpy as np
 from mmengine.logging import print_log
 from pycocotools import mask as mask_api
 
-from mmsam.datasets.image_file import MAX_PIXELS
 from mmsam.datasets.options import check_choice
 from mmsam.errors import DataError
 from mmsam.geometry import Size
@@ -120,9 +119,10 @@ class CocoReader(AnnotationReader):
                 raise DataError(
                     f"{where} needs 'height' and 'width', whole numbers > 0: got {height}, {width}."
                 )
-            if height * width > MAX_PIXELS:
+            if height * width > self.max_pixels:
                 raise DataError(
-                    f'{where} is {height} high and {width} wide: more than {MAX_PIXELS} pixels.'
+                    f'{where} is {height} high and {width} wide: more than {self.max_pixels} '
+                    'pixels, the max_pixels of BoxPromptDataset.'
                 )
             images[record['id']] = AnnotatedImage(
                 img_path=str(img_dir / record['file_name']),

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmsam.datasets.image_file import open_image
 from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError, DataError
+from mmsam.image_file import open_image
 
 from .base import AnnotatedImage, AnnotationReader, Objects, first_few
 from .rle import rles_of_ids
@@ -145,7 +145,7 @@ class MaskFolderReader(AnnotationReader):
 
     def _read_ids(self, path: str) -> np.ndarray:
         """The mask's values (H, W); of components, their numbers."""
-        image, png_bits = open_image(path)
+        image, bits = open_image(path, max_pixels=self.max_pixels)
         if image.mode not in _INTEGER_MODES:
             raise DataError(f'Mask {path} has mode {image.mode}: expected one channel of integers.')
         if image.format == 'JPEG':
@@ -153,8 +153,8 @@ class MaskFolderReader(AnnotationReader):
         ids = np.asarray(image)
         if image.mode == '1':
             ids = ids.astype(np.uint8)
-        elif image.mode == 'L' and png_bits in (2, 4):
-            ids = ids // (255 // (2**png_bits - 1))
+        elif image.mode == 'L' and bits in (2, 4):
+            ids = ids // (255 // (2**bits - 1))
         if self.kind not in ('binary', 'components'):
             return ids
         values = np.unique(ids)

@@ -38,8 +38,11 @@ class ResizeLongestSide(BaseTransform):
         image = results['img']
         old = (image.shape[0], image.shape[1])
         new = resize_longest_side_size(old, self.image_size)
-        resized = Image.fromarray(image).resize(new[::-1], Image.Resampling.BILINEAR)
-        results.update(img=np.array(resized), img_shape=new)
+        resized = np.empty((*new, 3), np.uint8)
+        for channel in range(3):  # at once, Pillow would copy all into four channels
+            source = Image.fromarray(np.ascontiguousarray(image[..., channel]))
+            resized[..., channel] = source.resize(new[::-1], Image.Resampling.BILINEAR)
+        results.update(img=resized, img_shape=new)
         for key in _BOX_KEYS:
             if key in results:
                 results[key] = scale_boxes(torch.from_numpy(results[key]), old, new).numpy()

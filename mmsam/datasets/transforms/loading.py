@@ -1,49 +1,51 @@
 """Reads the image, and turns the masks into arrays."""
 
 import warnings
+from dataclasses import replace
 
-import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmsam.datasets.image_file import open_image
 from mmsam.errors import DataError
+from mmsam.image_file import MAX_PIXELS
 from mmsam.registry import TRANSFORMS
+from mmsam.rgb_image import ImageReading, read_rgb
 from mmsam.structures.resized_masks import decode_resized
-
-_DEEP_MODES = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
 
 
 @TRANSFORMS.register_module()
 class LoadSAMImage(BaseTransform):
     """Reads ``img_path`` as 8-bit RGB; sets ``img`` (H, W, 3) uint8, ``ori_shape``, ``img_shape``.
 
-    Gray, palette, 1-bit and CMYK images are converted, alpha is dropped with one warning. EXIF
-    orientation is ignored, as COCO tools do.
+    Gray, palette, 1-bit and CMYK images are converted, alpha is dropped; of the latter two there is
+    one warning. EXIF orientation is ignored, as COCO tools do. Also sets ``image_reading``, with
+    which ``read_rgb`` gives the same pixels again.
+
+    Args:
+        value_range: (low, high), the values that become 0 and 255 in images of more than 8 bits a
+            sample (16-bit, float), linear in between, clipped beyond; others stay as they are.
+            None refuses deep images.
+        frame: which one of an animation or of pages, from 0; None refuses files that have several.
 
     Raises:
-        DataError: the file cannot be read, holds several images, has more than 8 bits a sample, or
-            another size than its annotation says.
+        ConfigError: a wrong option.
+        DataError: the file cannot be read, has another size than its annotation says, or what an
+            option refuses.
     """
 
-    def __init__(self) -> None:
-        self._warned_of_alpha = False
+    def __init__(
+        self, value_range: tuple[float, float] | None = None, frame: int | None = None
+    ) -> None:
+        self.reading = ImageReading(value_range, frame)
+        self._told: set[str] = set()
 
     def transform(self, results: dict) -> dict:
         path = results['img_path']
-        image, png_bits = open_image(path)
-        if image.mode in _DEEP_MODES or png_bits == 16:
-            dtype = 'uint16' if png_bits == 16 else np.asarray(image).dtype
-            raise DataError(
-                f'Image {path} is {dtype} (mode {image.mode}): expected 8 bits a sample; '
-                'convert it with the value range of your data.'
-            )
-        if 'A' in image.getbands() or 'transparency' in image.info:
-            if not self._warned_of_alpha:
-                warnings.warn(f'Alpha of images is dropped, first of {path}.', stacklevel=2)
-                self._warned_of_alpha = True
-            image = image.convert('RGBA')  # Pillow warns of palettes that go to RGB at once
-        array = np.array(image.convert('RGB'))
-        size = (array.shape[0], array.shape[1])
+        reading = replace(self.reading, max_pixels=results.get('max_pixels', MAX_PIXELS))
+        image = read_rgb(path, reading)
+        for change in set(image.changes) - self._told:
+            warnings.warn(f'Of some images {change}, first of {path}.', stacklevel=2)
+            self._told.add(change)
+        size = (image.pixels.shape[0], image.pixels.shape[1])
         expected = (results['height'], results['width'])
         if size != expected:
             hint = '; it looks rotated by EXIF, which is ignored' if size == expected[::-1] else ''
@@ -51,7 +53,7 @@ class LoadSAMImage(BaseTransform):
                 f'Image {path} is {size[0]}x{size[1]} (height x width), its annotation '
                 f'{results["ann_path"]} is for {expected[0]}x{expected[1]}{hint}.'
             )
-        results.update(img=array, ori_shape=size, img_shape=size)
+        results.update(img=image.pixels, ori_shape=size, img_shape=size, image_reading=reading)
         return results
 
 

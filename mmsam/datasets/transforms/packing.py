@@ -9,6 +9,8 @@ from mmsam.prompt_sampling import SEED_LIMIT
 from mmsam.registry import TRANSFORMS
 from mmsam.structures import SAMDataSample
 
+_METAINFO = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'image_reading')
+
 
 @TRANSFORMS.register_module()
 class PackSAMInputs(BaseTransform):
@@ -35,9 +37,7 @@ class PackSAMInputs(BaseTransform):
             truth.masks = torch.from_numpy(results['gt_masks'])
         else:
             truth.rles = results['rles']
-        sample = SAMDataSample(
-            metainfo={k: results[k] for k in ('img_path', 'img_id', 'ori_shape', 'img_shape')}
-        )
+        sample = SAMDataSample(metainfo={key: results[key] for key in _METAINFO if key in results})
         sample.prompts = prompts
         sample.gt_instances = truth
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))

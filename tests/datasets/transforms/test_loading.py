@@ -1,13 +1,13 @@
 import warnings
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
 
 from mmsam.datasets.transforms import DecodeObjectMasks, LoadSAMImage
-from mmsam.errors import DataError
+from mmsam.errors import ConfigError, DataError
+from mmsam.rgb_image import ImageReading
 
 
 def load(path, height=6, width=8, transform=None):
@@ -26,68 +26,41 @@ def test_rgb_in_that_order(tmp_path):
     assert results['ori_shape'] == results['img_shape'] == (6, 8)
 
 
-@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'PA', 'transparent palette'])
-@pytest.mark.bad_input(6)
-def test_alpha_is_dropped_with_one_warning(tmp_path, mode):
-    gray = rgb()[..., 0]
-    alpha = np.full_like(gray, 3)
-    path = tmp_path / 'a.png'
-    if mode == 'RGBA':
-        Image.fromarray(np.dstack([rgb(), alpha])).save(path)
-        expected = rgb()
-    elif mode == 'LA':
-        Image.fromarray(np.dstack([gray, alpha])).save(path)
-        expected = np.dstack([gray] * 3)
-    else:
-        path = tmp_path / ('a.png' if mode != 'PA' else 'a.gif')
-        image = Image.fromarray(gray // 64).convert('P')
-        image.putdata((gray // 64).ravel().tolist())
-        image.putpalette([0, 9, 8, 50, 60, 70, 1, 2, 3, 250, 0, 40])
-        image.save(path, transparency=b'\x07\x09' if mode != 'PA' else 1)
-        palette = np.array([[0, 9, 8], [50, 60, 70], [1, 2, 3], [250, 0, 40]])
-        expected = palette[gray // 64]
+@pytest.mark.bad_input(6, 8)
+def test_what_is_lost_is_said_once(tmp_path):
+    Image.fromarray(rgb()).convert('RGBA').save(tmp_path / 'a.png')
+    Image.fromarray(rgb()).convert('CMYK').save(tmp_path / 'a.tif')
     transform = LoadSAMImage()
-    with pytest.warns(UserWarning, match=f'Alpha.*{path.name}') as caught:
-        results = load(path, transform=transform)
-    assert len(caught) == 1
-    np.testing.assert_array_equal(results['img'], expected)
+    for name, text in (('a.png', 'alpha is dropped'), ('a.tif', 'CMYK is converted')):
+        with pytest.warns(UserWarning, match=f'{text}.*{name}') as caught:
+            load(tmp_path / name, transform=transform)
+        assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        load(path, transform=transform)
+        load(tmp_path / 'a.png', transform=transform)
+        load(tmp_path / 'a.tif', transform=transform)
 
 
-@pytest.mark.bad_input(7, 8)
-def test_gray_palette_bit_and_cmyk(tmp_path):
-    gray = rgb()[..., 0]
-    Image.fromarray(gray).save(tmp_path / 'gray.png')
-    Image.fromarray(gray > 99).save(tmp_path / 'bit.png')
-    Image.fromarray(rgb()).convert('CMYK').save(tmp_path / 'cmyk.tif')
-    palette = Image.fromarray(rgb()).quantize(256)
-    palette.save(tmp_path / 'palette.png')
-    for name, expected in {
-        'gray.png': np.dstack([gray] * 3),
-        'bit.png': np.dstack([(gray > 99) * 255] * 3),
-        'cmyk.tif': rgb(),
-        'palette.png': np.array(palette.convert('RGB')),
-    }.items():
-        np.testing.assert_array_equal(load(tmp_path / name)['img'], expected)
+@pytest.mark.bad_input(4, 8, 9)
+def test_options_reach_the_file(tmp_path):
+    deep = [Image.fromarray(rgb()[..., c].astype(np.uint16) * 16) for c in range(3)]
+    path = tmp_path / 'a.tif'
+    deep[0].save(path, save_all=True, append_images=deep[1:])
+    results = load(path, transform=LoadSAMImage(value_range=(0, 4080), frame=1))
+    np.testing.assert_array_equal(results['img'], np.dstack([rgb()[..., 1]] * 3))
+    assert results['image_reading'] == ImageReading((0, 4080), 1)
+    with pytest.raises(DataError, match='a.tif has 3 frames'):
+        load(path)
+    with pytest.raises(ConfigError, match='value_range'):
+        LoadSAMImage(value_range=(1, 1))
 
 
-@pytest.mark.parametrize(
-    ('dtype', 'name'),
-    [('uint16', 'a.png'), ('uint16', 'a.tif'), ('int32', 'a.tif'), ('float32', 'a.tif')],
-)
-@pytest.mark.bad_input(4, 5)
-def test_deep_images_are_refused(tmp_path, dtype, name):
-    Image.fromarray(rgb()[..., 0].astype(dtype)).save(tmp_path / name)
-    with pytest.raises(DataError, match=f'{name} is {dtype}'):
-        load(tmp_path / name)
-
-
-def test_deep_colour_is_refused(tmp_path):
-    cv2.imwrite(str(tmp_path / 'a.png'), rgb().astype(np.uint16) * 257)
-    with pytest.raises(DataError, match='a.png is uint16'):
-        load(tmp_path / 'a.png')
+@pytest.mark.bad_input(11)
+def test_limit_of_the_data_set(tmp_path):
+    Image.fromarray(rgb()).save(tmp_path / 'a.png')
+    results = {'img_path': str(tmp_path / 'a.png'), 'max_pixels': 47}
+    with pytest.raises(DataError, match='max_pixels of BoxPromptDataset allows 47'):
+        LoadSAMImage()(results)
 
 
 @pytest.mark.bad_input(3, 16, 42)

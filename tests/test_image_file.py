@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsam.datasets import image_file
-from mmsam.datasets.image_file import open_image
+from mmsam import image_file
 from mmsam.errors import DataError
+from mmsam.image_file import open_image
 
 
 def encoded(image_format, **options):
@@ -30,7 +30,7 @@ def png_of_size(width, height):
     ('content', 'message'),
     [
         (b'', 'is empty'),
-        (b'<html><body>Not found', "not an image: it starts with b'<html>"),
+        (b'<html><body>Not found', "not an image, .*: it starts with b'<html>"),
         (encoded('PNG')[:-900], 'damaged or cut off'),
         (encoded('JPEG')[:-300], 'damaged or cut off'),
         (encoded('PNG')[:30], 'img'),
@@ -38,7 +38,7 @@ def png_of_size(width, height):
         (encoded('TIFF')[:200], 'img'),
         (
             png_of_size(30001, 30000),
-            r'too large; .* .900030000 pixels. exceeds limit of 178956970 ',
+            r'too large: .* .900030000 pixels., max_pixels of BoxPromptDataset allows 178956970; ',
         ),
     ],
 )
@@ -58,12 +58,14 @@ def test_missing_file_and_folder(tmp_path):
 
 
 @pytest.mark.bad_input(14)
-def test_bits_of_png_only(tmp_path):
-    for image_format, bits in (('PNG', 8), ('JPEG', None)):
+def test_bits_of_png_and_tiff(tmp_path):
+    for image_format, bits in (('PNG', 8), ('JPEG', None), ('TIFF', 8)):
         path = tmp_path / 'ä b.dat'
         path.write_bytes(encoded(image_format))
         image, found = open_image(path)
         assert found == bits and image.size == (30, 40)
+    Image.new('1', (5, 4)).save(tmp_path / 'bit.tif')
+    assert open_image(tmp_path / 'bit.tif')[1] == 1
 
 
 def test_exif_orientation_is_ignored(tmp_path):
@@ -86,15 +88,23 @@ def test_large_image_in_a_small_file(tmp_path):
 
 
 @pytest.mark.bad_input(10, 11)
-def test_pixels_are_limited_before_they_are_decoded(tmp_path, monkeypatch):
+def test_pixels_are_limited_before_they_are_decoded(tmp_path):
     path = tmp_path / 'page.png'
     path.write_bytes(encoded('PNG')[:-300])  # would be found damaged if it were decoded
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 30 * 40 // 2 - 1)  # which it warns of
-    with pytest.raises(DataError, match='page.png is too large.*1200 pixels. exceeds .* 1198'):
-        open_image(path)
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 30 * 40 // 2)
+    with pytest.raises(DataError, match='page.png is too large.*1200 pixels., max_pixels .* 1199'):
+        open_image(path, max_pixels=1199)
     path.write_bytes(encoded('PNG'))
-    assert open_image(path)[0].size == (30, 40)
+    assert open_image(path, max_pixels=1200)[0].size == (30, 40)
+
+
+@pytest.mark.bad_input(11)
+def test_more_pixels_than_pillow_allows(tmp_path):
+    path = tmp_path / 'page.png'
+    path.write_bytes(png_of_size(20_000, 20_000))  # found damaged, so it was decoded
+    with pytest.raises(DataError, match='page.png is damaged or cut off'):
+        open_image(path, max_pixels=400_000_000)
+    with pytest.raises(DataError, match='page.png is too large'):
+        open_image(path)  # the limit is back
 
 
 def test_limit_is_pillows():
@@ -107,7 +117,7 @@ def test_large_image_within_a_small_one(tmp_path):
     entry = struct.pack('<BBBBHHII', 30, 40, 0, 0, 1, 32, len(inner), 22)
     path = tmp_path / 'a.ico'
     path.write_bytes(struct.pack('<HHH', 0, 1, 1) + entry + inner)
-    with pytest.raises(DataError, match='a.ico is too large; .* .900000000 pixels. exceeds'):
+    with pytest.raises(DataError, match='a.ico is too large: .* .900000000 pixels.'):
         open_image(path)
 
 
@@ -128,6 +138,21 @@ def test_animations_and_pages_are_refused(tmp_path, image_format):
         open_image(path)
     first.save(path, image_format, save_all=True)
     assert open_image(path)[0].size == (30, 20)
+
+
+@pytest.mark.parametrize('image_format', ['GIF', 'TIFF', 'PNG', 'WEBP'])
+@pytest.mark.bad_input(9)
+def test_one_frame_may_be_chosen(tmp_path, image_format):
+    path = tmp_path / 'several.dat'
+    first, second, third = pages(3)
+    first.save(path, image_format, save_all=True, append_images=[second, third], lossless=True)
+    found = np.asarray(open_image(path, frame=2)[0].convert('RGB'), int)
+    difference = np.abs(found - np.asarray(third, int)).mean()
+    assert difference < (10 if image_format == 'GIF' else 0.1)  # its palette
+    with pytest.raises(DataError, match=r'has 3 frames or pages: .*frame=3.* asks for one of 0 to'):
+        open_image(path, frame=3)
+    first.save(path, image_format)
+    assert open_image(path, frame=0)[0].size == (30, 20)
 
 
 @pytest.mark.parametrize(('kind', 'accepted'), [(0, False), (1, True), (2, False), (4, True)])

@@ -1,0 +1,107 @@
+"""Time and memory of one large page with hundreds of objects, from the file to the predictions.
+
+    python benchmarks/large_page.py [--side 20000] [--objects 375]
+
+Generates a page of SIDE x SIDE px with ellipses and its COCO file, then prints for each step the
+seconds and the highest resident memory of the process. Predictions are made of the true masks, as
+logits that a decoder would give; the last line is how well they come back.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from mmsam.datasets import BoxPromptDataset
+from mmsam.structures.predicted_masks import rles_of_logits
+from mmsam.structures.rle import encode_window
+
+IMAGE_SIZE = 1024
+STEPS = (
+    dict(type='LoadSAMImage'),
+    dict(type='ResizeLongestSide', image_size=IMAGE_SIZE),
+    dict(type='DecodeObjectMasks'),
+    dict(type='PackSAMInputs'),
+)
+
+
+def write_page(root: Path, side: int, objects: int) -> None:
+    rng = np.random.default_rng(0)
+    page = np.full((side, side), 230, np.uint8)
+    annotations = []
+    for number in range(objects):
+        height, width = (int(length) for length in rng.integers(side // 100, side // 20, 2))
+        top, left = (int(rng.integers(0, side - length)) for length in (height, width))
+        ellipse = np.zeros((height, width), np.uint8)
+        middle, axes = (width // 2, height // 2), (width // 2 - 1, height // 2 - 1)
+        cv2.ellipse(ellipse, middle, axes, 0, 0, 360, 1, -1)
+        page[top : top + height, left : left + width][ellipse > 0] = 60
+        rle = encode_window(ellipse > 0, (top, left), (side, side))
+        rle['counts'] = rle['counts'].decode()
+        box = coco_mask.toBbox(rle).tolist()
+        annotations.append(
+            dict(id=number, image_id=1, category_id=1, iscrowd=0, bbox=box, segmentation=rle)
+        )
+    (root / 'images').mkdir()
+    Image.fromarray(page).save(root / 'images' / 'page.png', compress_level=1)
+    image = dict(id=1, file_name='page.png', height=side, width=side)
+    content = dict(images=[image], annotations=annotations, categories=[dict(id=1, name='ellipse')])
+    (root / 'annotations.json').write_text(json.dumps(content))
+
+
+def measured(name: str, step: Callable[[], Any]) -> Any:
+    Path('/proc/self/clear_refs').write_text('5')  # sets the peak back to what is resident
+    start = time.perf_counter()
+    result = step()
+    seconds = time.perf_counter() - start
+    status = Path('/proc/self/status').read_text()
+    peak = int(status.partition('VmHWM:')[2].split()[0]) / 2**20
+    print(f'{name:24} {seconds:7.2f} s   peak {peak:5.2f} GiB', flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--side', type=int, default=20_000, help='px')
+    parser.add_argument('--objects', type=int, default=375)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_page(root, args.side, args.objects)
+        dataset = BoxPromptDataset(
+            reader=dict(type='coco', ann_file='annotations.json'),
+            data_root=folder,
+            max_pixels=args.side**2,
+            pipeline=STEPS,
+            test_mode=True,
+        )
+        info = measured('annotations', lambda: dataset.get_data_info(0))
+        truth = info['rles']
+        for step, transform in zip(STEPS, dataset.pipeline.transforms, strict=True):
+            info = measured(step['type'], lambda t=transform, i=info: t(i))
+    sample = info['data_samples']
+    masks = sample.gt_instances.masks
+    size = (IMAGE_SIZE // 4, IMAGE_SIZE // 4)
+    logits = torch.cat([F.adaptive_avg_pool2d(m[None, None].float(), size) for m in masks]) - 0.5
+    predicted = measured(
+        'rles_of_logits',
+        lambda: rles_of_logits(logits, IMAGE_SIZE, sample.img_shape, sample.ori_shape),
+    )
+    ious = [coco_mask.iou([a], [b], [0]).item() for a, b in zip(predicted, truth, strict=True)]
+    print(f'{len(masks)} objects, mean IoU with the truth {np.mean(ious):.3f}')
+
+
+if __name__ == '__main__':
+    main()
