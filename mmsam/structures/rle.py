@@ -35,6 +35,28 @@ def encode_window(window: np.ndarray, corner: tuple[int, int], size: Size) -> RL
     return rle_of_edges(edges_of_window(window, corner, size[0]), size)
 
 
+def decode_extent(rle: RLE) -> tuple[np.ndarray, tuple[int, int]]:
+    """A mask cut out along the box around its pixels, without an array of the mask's own size.
+
+    Returns:
+        The window (h, w) uint8 of 0 and 1, (0, 0) if the mask is empty; and its corner (y, x), the
+        pixel of the mask that the window's first one is.
+    """
+    x, y, width, height = (int(side) for side in coco_mask.toBbox(rle))
+    edges = np.cumsum(runs_of_rle(rle))
+    starts, lasts = edges[: len(edges) // 2 * 2 : 2], edges[1::2] - 1
+
+    def place(pixels: np.ndarray) -> np.ndarray:
+        """In the window; a run that goes on in the next column has the window's whole height."""
+        return (pixels // rle['size'][0] - x) * height + pixels % rle['size'][0] - y
+
+    changes = np.zeros(height * width + 1, np.int8)
+    np.add.at(changes, place(starts), 1)
+    np.add.at(changes, place(lasts) + 1, -1)
+    columns = np.cumsum(changes[:-1], dtype=np.uint8).reshape(width, height)
+    return np.ascontiguousarray(columns.T), (y, x)
+
+
 def edges_of_window(window: np.ndarray, corner: tuple[int, int], height: int) -> np.ndarray:
     """Where the runs of foreground in a window start and end, see :func:`rle_of_edges`.
 

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mmsam.structures.rle import encode_masks, encode_window, runs_of_rle, runs_of_text
+from mmsam.structures.rle import (
+    decode_extent,
+    encode_masks,
+    encode_window,
+    runs_of_rle,
+    runs_of_text,
+)
 
 
 def test_counts_by_hand():
@@ -83,3 +89,15 @@ def test_window_in_a_mask_that_would_not_fit_into_memory():
     side = 20_000
     rle = encode_window(np.ones((2, 3), bool), (side - 2, side - 3), (side, side))
     assert coco_mask.area(rle) == 6 and coco_mask.toBbox(rle).tolist() == [19997, 19998, 3, 2]
+
+
+@pytest.mark.parametrize('mask', [*random_masks(), np.zeros((4, 5), np.uint8)], ids=range(6))
+@pytest.mark.parametrize('padding', [((0, 0), (0, 0)), ((2, 0), (3, 4)), ((0, 5), (0, 0))])
+def test_extent_is_cut_out_of_the_mask(mask, padding):
+    full = np.pad(mask, padding)
+    window, (y, x) = decode_extent(coco_mask.encode(np.asfortranarray(full)))
+    rows, columns = full.any(axis=1).nonzero()[0], full.any(axis=0).nonzero()[0]
+    if len(rows):
+        assert (y, x) == (rows[0], columns[0])
+        assert (window == full[y : rows[-1] + 1, x : columns[-1] + 1]).all()
+    assert window.sum() == full.sum()
