@@ -1,7 +1,10 @@
-# As sam_stamp.py, but every part of SAM trains. Checkpointing keeps the encoder's memory small.
+# As sam_stamp.py, but every part of SAM trains, blocks close to the image more slowly.
+# Checkpointing keeps the encoder's memory small.
 _base_ = './sam_stamp.py'
 model = dict(image_encoder=dict(with_cp=True), frozen=())
 optim_wrapper = dict(
+    constructor='LayerDecayConstructor',
+    paramwise_cfg=dict(decay_rate=0.8),  # as SAM itself was trained
     optimizer=dict(lr=2e-5),
     accumulative_counts=4,
 )

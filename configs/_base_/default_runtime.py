@@ -22,6 +22,8 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='DivergenceHook', max_skipped=10),
+    dict(type='GradientCheckHook'),
+    dict(type='FrozenCheckHook'),
     dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss', resolution='low_res')),
     dict(type='ZeroShotHook'),
     dict(type='PromptedPictureHook', max_pictures=8),

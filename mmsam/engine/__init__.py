@@ -2,11 +2,13 @@
 
 from .distributed import init_distributed
 from .hooks import *  # noqa: F403  (registers the hooks)
+from .layer_decay import LayerDecayConstructor
 from .optim_wrappers import BFloat16OptimWrapper, SAMOptimWrapper, TrainableParamsConstructor
 from .runner import SAMRunner
 
 __all__ = [
     'BFloat16OptimWrapper',
+    'LayerDecayConstructor',
     'SAMOptimWrapper',
     'SAMRunner',
     'TrainableParamsConstructor',

@@ -10,6 +10,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWr
 from mmengine.runner import autocast
 from torch import nn
 
+from mmsam.errors import ConfigError
 from mmsam.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 
@@ -62,6 +63,20 @@ class SAMOptimWrapper(OptimWrapper):
         """As mmengine's: collect gradients, and update where it is time (``step``)."""
         self.step_was_skipped = False
         super().update_params(*args, **kwargs)
+
+    def backward(self, loss: torch.Tensor, **kwargs: Any) -> None:
+        """Collect gradients.
+
+        Raises:
+            ConfigError: the loss depends on nothing that trains.
+        """
+        if not loss.requires_grad:
+            raise ConfigError(
+                f'The loss ({loss.item():.4g}) depends on nothing that trains: it was computed '
+                'from masks instead of logits, behind detach or torch.no_grad, or all that it '
+                'depends on is frozen.'
+            )
+        super().backward(loss, **kwargs)
 
     def step(self, **kwargs: Any) -> None:
         """Clip the gradients, record ``train/grad_norm``, and update, or leave the update out."""

@@ -1,7 +1,6 @@
-import multiprocessing
 from pathlib import Path
 
-import torch
+from two_ranks import fork_two_ranks
 
 from mmsam.engine.agreement import raised_by_all
 from mmsam.errors import DataError, MMSAMError, StorageError
@@ -15,9 +14,6 @@ ERRORS: list[dict[int, MMSAMError]] = [
 
 
 def write_what_is_raised(rank: int, folder: Path) -> None:
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
     told = []
     for errors in ERRORS:
         try:
@@ -31,17 +27,7 @@ def write_what_is_raised(rank: int, folder: Path) -> None:
 
 
 def test_both_ranks_raise_the_error_of_one(tmp_path):
-    fork = multiprocessing.get_context('fork')  # spares the imports
-    ranks = [fork.Process(target=write_what_is_raised, args=(n, tmp_path)) for n in range(2)]
-    for rank in ranks:
-        rank.start()
-    try:
-        for rank in ranks:
-            rank.join(timeout=120)
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    fork_two_ranks(write_what_is_raised, tmp_path)
     for number in range(2):
         assert (tmp_path / f'rank_{number}').read_text().splitlines() == [
             'none',

@@ -9,6 +9,7 @@ from torch import nn
 
 import mmsam.engine  # noqa: F401  (registers)
 from mmsam.engine import BFloat16OptimWrapper, TrainableParamsConstructor
+from mmsam.errors import ConfigError
 
 
 def build(model: nn.Module, **options) -> OptimWrapper:
@@ -177,3 +178,15 @@ def test_an_infinite_gradient_changes_nothing(bad, wrapper, clip):
     for index, moments in state.items():
         for key, value in moments.items():
             assert torch.equal(value, other_state[index][key])
+
+
+@pytest.mark.parametrize('wrapper', ['SAMOptimWrapper', 'BFloat16OptimWrapper'])
+def test_a_loss_that_depends_on_nothing_that_trains(wrapper):
+    model = nn.Linear(2, 1)
+    with DefaultScope.overwrite_default_scope('mmsam'):
+        optim_wrapper = build_optim_wrapper(
+            model, dict(type=wrapper, optimizer=dict(type='SGD', lr=0.1))
+        )
+    masks = (model(torch.ones(1, 2)) > 0).float()
+    with pytest.raises(ConfigError, match='depends on nothing that trains'):
+        optim_wrapper.update_params((masks - 1).square().mean())

@@ -2,6 +2,8 @@
 
 from .checkpoint_hook import SAMCheckpointHook
 from .divergence_hook import DivergenceHook
+from .frozen_check_hook import FrozenCheckHook
+from .gradient_check_hook import GradientCheckHook
 from .mask_loss_hook import MaskLossHook
 from .missed_validation_hook import MissedValidationHook
 from .stall_hook import StallHook
@@ -11,6 +13,8 @@ from .zero_shot_hook import ZeroShotHook
 
 __all__ = [
     'DivergenceHook',
+    'FrozenCheckHook',
+    'GradientCheckHook',
     'MaskLossHook',
     'MissedValidationHook',
     'SAMCheckpointHook',

@@ -1,13 +1,11 @@
 """Puts the loss of a config into the model, and exchanges it on schedule."""
 
-from typing import Any
-
 from mmengine.hooks import Hook
 from mmengine.hooks.hook import DATA_BATCH
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mmsam.engine.model_parts import unwrapped
 from mmsam.errors import ConfigError
 from mmsam.registry import HOOKS, MODELS
 
@@ -50,10 +48,10 @@ class MaskLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Install the loss of the current iteration, 0 or where the run was resumed."""
-        if not hasattr(_unwrapped(runner.model), 'mask_loss'):
+        if not hasattr(unwrapped(runner.model), 'mask_loss'):
             raise ConfigError(
                 'MaskLossHook expects a model with an attribute mask_loss, '
-                f'got {type(_unwrapped(runner.model)).__name__}.'
+                f'got {type(unwrapped(runner.model)).__name__}.'
             )
         self._install(runner)
 
@@ -64,7 +62,7 @@ class MaskLossHook(Hook):
         self._install(runner)
 
     def _install(self, runner: Runner) -> None:
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         loss = [loss for iteration, loss in self._stages if iteration <= runner.iter][-1]
         if model.mask_loss is not loss:
             model.mask_loss = loss
@@ -86,9 +84,3 @@ def _build_loss(config: dict, where: str) -> nn.Module:
             f'got {type(loss).__name__} with {", ".join(state)}.'
         )
     return loss
-
-
-def _unwrapped(model: Any) -> Any:
-    while is_model_wrapper(model):
-        model = model.module
-    return model
