@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mmsam.errors import DataError
+from mmsam.geometry import Size
 
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that Pillow opens; half of that is its warning, which is not shown.
@@ -53,6 +54,21 @@ def open_image(path: str | Path) -> tuple[Image.Image, int | None]:
         ) from error
     is_png = data.startswith(_PNG_SIGNATURE) and len(data) > _PNG_BIT_DEPTH
     return image, data[_PNG_BIT_DEPTH] if is_png else None
+
+
+def image_size(path: str | Path) -> Size:
+    """The size (H, W) of an image file from its header, its EXIF orientation ignored.
+
+    Raises:
+        DataError: the file is missing, no image, or larger than ``MAX_PIXELS``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.height, image.width
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f'Cannot read the size of image file {path}: {error}.') from error
 
 
 def _decoded(data: bytes, path: str | Path) -> Image.Image:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmsam.datasets.image_file import MAX_PIXELS
 from mmsam.geometry import Size
 
 from .rle import RLE
@@ -59,6 +60,9 @@ class AnnotationReader(ABC):
     category_ids: tuple[int | str, ...] | None = None
     """The format's own ids of the classes, known after :meth:`read_images`; None if it has none."""
 
+    max_pixels = MAX_PIXELS
+    """Of the largest image or mask that is read."""
+
     @abstractmethod
     def read_images(
         self, img_dir: Path, classes: Sequence[str] | None
@@ -85,10 +89,3 @@ class AnnotationReader(ABC):
         Raises:
             DataError: a wrong or missing file.
         """
-
-
-def first_few(names: Sequence[object], few: int = 5) -> str:
-    """The first names of a list for an error message, in one line whatever they hold."""
-    texts = [str(name) for name in names[:few]]
-    shown = [text if text.isprintable() else repr(text) for text in texts]
-    return ', '.join(shown) + (', ...' if len(names) > few else '')

@@ -99,6 +99,24 @@ def rles_of_ids(ids: np.ndarray) -> dict[int, RLE]:
     return rles
 
 
+def rle_of_window(window: np.ndarray, corner: tuple[int, int], size: Size) -> RLE:
+    """The RLE of a mask of ``size`` (H, W) that is empty outside a window; no array of that size.
+
+    Args:
+        window: (h, w) bool.
+        corner: (y, x), the pixel of the mask that the window's first one is.
+        size: of the mask.
+    """
+    columns = np.zeros((window.shape[1], window.shape[0] + 2), np.int8)
+    columns[:, 1:-1] = window.T
+    column, row = np.nonzero(np.diff(columns, axis=1))
+    edges = (column + corner[1]) * size[0] + row + corner[0]
+    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2])  # down to the border, on from the other
+    edges = np.delete(edges, np.concatenate([2 * joined + 1, 2 * joined + 2]))
+    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
+    return _rle_of_runs(runs[:-1] if runs[-1] == 0 else runs, size)
+
+
 def boxes_of_rles(rles: list[RLE]) -> np.ndarray:
     """Boxes (K, 4) float32 xyxy in original px of masks that have pixels: 10 px, 10 wide."""
     if not rles:
