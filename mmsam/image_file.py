@@ -62,6 +62,19 @@ def open_image(
     return image, bits
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """The size (H, W) of an image file from its header, its EXIF orientation ignored.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        with _pixels_limited(MOST_PIXELS), Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise DataError(f'Cannot read the size of image file {path}: {error}.') from error
+
+
 def read_image_bytes(path: str | Path) -> bytes:
     """What an image file holds.
 

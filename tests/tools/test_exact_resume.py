@@ -43,16 +43,15 @@ LATER_LOSS = "dict(iteration=4, loss=dict(type='SAMMaskLoss', resolution='points
 PROMPTS = """
 train_pipeline.insert(-1, dict(type='RandomPrompts', box=1, point=1, mask=1))
 model.update(correction=dict(num_clicks=2, num_repeats=2))
-train_dataloader.update(num_workers=2)
 """
 
 FEATURES: dict[str, tuple[str, ...]] = {
     'plain': ('',),
-    'workers, prompts, clicks': (PROMPTS,),
+    'workers': ('train_dataloader.update(num_workers=2)',),
     'bfloat16': ('', '--amp'),
     'averaged weights': (hooks(EMA),),
     'accumulation': ('optim_wrapper = dict(accumulative_counts=2)',),
-    'loss schedule': (hooks(loss=f', schedule=[{LATER_LOSS}]'),),
+    'prompts, loss schedule': (PROMPTS + hooks(loss=f', schedule=[{LATER_LOSS}]'),),
     'scaled learning rate': ('', '--auto-scale-lr'),
 }
 """Lines at the end of the config, and arguments of train.py."""

@@ -6,15 +6,31 @@ from collections.abc import Mapping
 from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError
 
-from .base import AnnotatedImage, AnnotationReader, Objects, first_few
+from .base import AnnotatedImage, AnnotationReader, Objects
 from .coco import CocoReader
+from .davis import DavisReader
+from .label_studio import LabelStudioReader
+from .labelme import LabelmeReader
 from .mask_folder import MaskFolderReader
+from .problems import first_few
+from .sa1b import SA1BReader
+from .voc import VOCReader
+from .yolo_seg import YoloSegReader
 
 __all__ = [
     'READERS', 'AnnotatedImage', 'AnnotationReader', 'Objects', 'build_reader', 'first_few',
 ]  # fmt: skip
 
-READERS: dict[str, type[AnnotationReader]] = {'coco': CocoReader, 'mask_folder': MaskFolderReader}
+READERS: dict[str, type[AnnotationReader]] = {
+    'coco': CocoReader,
+    'davis': DavisReader,
+    'label_studio': LabelStudioReader,
+    'labelme': LabelmeReader,
+    'mask_folder': MaskFolderReader,
+    'sa1b': SA1BReader,
+    'voc': VOCReader,
+    'yolo_seg': YoloSegReader,
+}
 
 
 def build_reader(config: Mapping, data_root: str) -> AnnotationReader:

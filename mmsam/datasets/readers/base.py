@@ -61,7 +61,7 @@ class AnnotationReader(ABC):
     """The format's own ids of the classes, known after :meth:`read_images`; None if it has none."""
 
     max_pixels = MAX_PIXELS
-    """Of the largest image or mask that is read; the data set sets it."""
+    """Of the largest image or mask that is read."""
 
     @abstractmethod
     def read_images(
@@ -89,10 +89,3 @@ class AnnotationReader(ABC):
         Raises:
             DataError: a wrong or missing file.
         """
-
-
-def first_few(names: Sequence[object], few: int = 5) -> str:
-    """The first names of a list for an error message, in one line whatever they hold."""
-    texts = [str(name) for name in names[:few]]
-    shown = [text if text.isprintable() else repr(text) for text in texts]
-    return ', '.join(shown) + (', ...' if len(names) > few else '')

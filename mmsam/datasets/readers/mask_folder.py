@@ -1,22 +1,23 @@
 """A folder of mask images, one per image."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError, DataError
-from mmsam.image_file import open_image
 
-from .base import AnnotatedImage, AnnotationReader, Objects, first_few
+from .base import AnnotatedImage, AnnotationReader, Objects
+from .class_names import only_class
+from .formats import check_format
+from .id_masks import read_ids
+from .image_folder import annotation_files, chosen_files, image_files
+from .problems import first_few
 from .rle import rles_of_ids
 
 _KINDS = ('binary', 'components', 'instance', 'label_map')
-_INTEGER_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16L', 'I;16B')
 
 
 class MaskFolderReader(AnnotationReader):
@@ -71,25 +72,22 @@ class MaskFolderReader(AnnotationReader):
             raise ConfigError(
                 "kind='label_map' needs metainfo=dict(classes=(...)): the name of every value."
             )
-        if self.kind != 'label_map' and classes is not None and len(classes) != 1:
-            raise ConfigError(
-                f"kind='{self.kind}' knows one class, metainfo gives {len(classes)}: {classes}."
-            )
-        classes = ('object',) if classes is None else tuple(classes)
+        if self.kind != 'label_map':
+            classes = only_class(classes, f"kind='{self.kind}'")
+        classes = tuple(classes or ())
         self.num_classes = len(classes)
-        images = []
-        missing = []
-        for path in self._image_files(img_dir):
-            mask = self.mask_dir / (path.stem + self.mask_suffix)
-            images.append(AnnotatedImage(str(path), path.stem, str(mask)))
-            if not mask.is_file():
-                missing.append(mask)
-        if missing:
-            raise DataError(
-                f'{len(missing)} of {len(images)} images in {img_dir} have no mask: '
-                f'{first_few(missing)}; check mask_dir and mask_suffix.'
-            )
-        return classes, images
+        files = image_files(img_dir)
+        if self.split is not None:
+            files = chosen_files(files, self.split)
+        if self.kind == 'instance' and self.mask_dir.name == 'SegmentationObject':
+            check_format(self.mask_dir, 'mask_folder')  # of Pascal VOC, whose 255 is no object
+        masks = annotation_files(
+            files, self.mask_dir, self.mask_suffix, 'mask_folder', 'mask_dir and mask_suffix'
+        )
+        return classes, [
+            AnnotatedImage(str(path), path.stem, str(mask))
+            for path, mask in zip(files, masks, strict=True)
+        ]
 
     def read_objects(self, image: AnnotatedImage) -> Objects:
         ids = self._read_ids(image.ann_path)
@@ -108,53 +106,9 @@ class MaskFolderReader(AnnotationReader):
             boxes=None,
         )
 
-    def _image_files(self, img_dir: Path) -> list[Path]:
-        suffixes = Image.registered_extensions()
-        try:
-            files = sorted(path for path in img_dir.iterdir() if path.suffix.lower() in suffixes)
-        except OSError as error:
-            raise DataError(
-                f'Cannot list the images in {img_dir}: {error.strerror}; '
-                'check data_root and data_prefix.'
-            ) from error
-        counts = Counter(path.stem for path in files)
-        twice = [stem for stem, count in counts.items() if count > 1]
-        if twice:
-            raise DataError(
-                f'Images in {img_dir} must differ in their stem, which names the mask; '
-                f'{len(twice)} do not: {first_few(twice)}.'
-            )
-        if self.split is None:
-            return files
-        return self._chosen(files)
-
-    def _chosen(self, files: list[Path]) -> list[Path]:
-        try:
-            text = self.split.read_text('utf-8-sig')  # type: ignore[union-attr]
-        except (OSError, ValueError) as error:
-            raise DataError(f'Cannot read split {self.split}: {error}.') from error
-        names = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-        by_name = {path.stem: path for path in files} | {path.name: path for path in files}
-        unknown = [name for name in names if name not in by_name]
-        if unknown:
-            raise DataError(
-                f'{len(unknown)} of {len(names)} names in split {self.split} are no image: '
-                f'{first_few(unknown)}.'
-            )
-        return [by_name[name] for name in names]
-
     def _read_ids(self, path: str) -> np.ndarray:
         """The mask's values (H, W); of components, their numbers."""
-        image, bits = open_image(path, max_pixels=self.max_pixels)
-        if image.mode not in _INTEGER_MODES:
-            raise DataError(f'Mask {path} has mode {image.mode}: expected one channel of integers.')
-        if image.format == 'JPEG':
-            raise DataError(f'Mask {path} is a JPEG, which changes values: use PNG.')
-        ids = np.asarray(image)
-        if image.mode == '1':
-            ids = ids.astype(np.uint8)
-        elif image.mode == 'L' and bits in (2, 4):
-            ids = ids // (255 // (2**bits - 1))
+        ids = read_ids(path, self.max_pixels)
         if self.kind not in ('binary', 'components'):
             return ids
         values = np.unique(ids)

@@ -41,7 +41,8 @@ class ResizeLongestSide(BaseTransform):
         resized = np.empty((*new, 3), np.uint8)
         for channel in range(3):  # at once, Pillow would copy all into four channels
             source = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-            resized[..., channel] = source.resize(new[::-1], Image.Resampling.BILINEAR)
+            small = source.resize(new[::-1], Image.Resampling.BILINEAR)
+            resized[..., channel] = np.asarray(small)
         results.update(img=resized, img_shape=new)
         for key in _BOX_KEYS:
             if key in results:

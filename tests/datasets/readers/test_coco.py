@@ -126,7 +126,7 @@ def test_no_coco_file(world, text, message):
         ),
         ('"iscrowd": 0, "bbox": [30', '"iscrowd": 0, "area": {}, "bbox": [30', 'annotations.* 2 '),
         ('"width": 40', '"width": {}', 'images with id 2 '),
-        ('{"images"', '{{"info": [{}], "images"', 'what stands beside images'),
+        ('{"images"', '{{"info": [{}], "images"', 'info'),
     ],
 )
 @pytest.mark.bad_input(40)
@@ -169,7 +169,7 @@ def test_large_image_is_no_bomb(world):
 def logged(monkeypatch):
     lines = []
     monkeypatch.setattr(
-        'mmsam.datasets.readers.coco.print_log', lambda text, **options: lines.append(text)
+        'mmsam.datasets.readers.problems.print_log', lambda text, **options: lines.append(text)
     )
     return lines
 

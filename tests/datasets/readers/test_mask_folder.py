@@ -134,7 +134,7 @@ def test_wrong_masks_are_named(root):
             read(root, kind, **options)
         assert 'one.' in str(caught.value)
 
-    fails('1 of 1 images in .* have no mask: .*mask_suffix')
+    fails('1 of 1 images in .* have no annotation: .*mask_suffix')
     save(root, Image.new('RGB', (8, 6)))
     fails('mode RGB')
     save(root, Image.new('F', (8, 6)), 'one.tif')
