@@ -90,15 +90,13 @@ def paired_predictions(
     images: dict[str, ImagePredictions] = {}
     for first, second in zip(before, after, strict=True):
         image = images.setdefault(first.path, ImagePredictions(first.path, first.size))
-        image.truth += [entry['segmentation'] for entry in first.truth]
-        image.before += [entry['segmentation'] for entry in first.predictions]
-        image.after += [entry['segmentation'] for entry in second.predictions]
+        image.truth += map(_mask_of, first.truth)
+        image.before += map(_mask_of, first.predictions)
+        image.after += map(_mask_of, second.predictions)
     return images
 
 
-def write_truth(
-    folder: Path, records: Sequence[ImageRecord], metainfo: Mapping[str, Any]
-) -> None:
+def write_truth(folder: Path, records: Sequence[ImageRecord], metainfo: Mapping[str, Any]) -> None:
     """Write the true objects as a COCO data set.
 
     Args:
@@ -146,8 +144,8 @@ def read_predictions(folder: Path) -> dict[str, ImagePredictions]:
             for entry in truth['images']
         }
         for entry in truth['annotations']:
-            images[entry['image_id']].truth.append(entry['segmentation'])
-    except (OSError, ValueError, LookupError, TypeError):
+            images[entry['image_id']].truth.append(_mask_of(entry))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     before = _masks_by_image(folder / BEFORE_FILE)
     after = _masks_by_image(folder / AFTER_FILE)
@@ -159,12 +157,18 @@ def read_predictions(folder: Path) -> dict[str, ImagePredictions]:
     return images
 
 
+def _mask_of(entry: dict[str, Any]) -> RLE:
+    """The mask of an entry of a COCO file, its counts as bytes again."""
+    segmentation = entry['segmentation']
+    return {'size': segmentation['size'], 'counts': segmentation['counts'].encode('ascii')}
+
+
 def _masks_by_image(path: Path) -> dict[str, list[RLE]]:
     masks: dict[str, list[RLE]] = {}
     try:
         for entry in json.loads(path.read_text(encoding='utf-8')):
-            masks.setdefault(entry['image_id'], []).append(entry['segmentation'])
-    except (OSError, ValueError, LookupError, TypeError):
+            masks.setdefault(entry['image_id'], []).append(_mask_of(entry))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     return masks
 

@@ -41,17 +41,21 @@ class _Axis(NamedTuple):
         return (value - low) / (high - low)
 
 
-def line_chart(title: str, lines: Sequence[Line], x_label: str) -> str:
+def line_chart(title: str, lines: Sequence[Line], x_label: str, may_be_log: bool = False) -> str:
     """A figure with title, axes, curves and legend; one that says so if there is no point.
 
-    The y axis is logarithmic where all values are positive and differ much.
+    Args:
+        title: text above the chart.
+        lines: curves; those without a point are left out.
+        x_label: text below the x axis.
+        may_be_log: make the y axis logarithmic where all values are positive and differ much.
     """
     lines = [line._replace(points=_thinned(line.points)) for line in lines if line.points]
     if not lines:
         return _figure(title, '<p class="note">Nothing was logged yet.</p>')
     x_values = [x for line in lines for x, _ in line.points]
     y_values = [y for line in lines for _, y in line.points]
-    is_log = min(y_values) > 0 and max(y_values) > LOGARITHMIC_FROM * min(y_values)
+    is_log = may_be_log and max(y_values) > LOGARITHMIC_FROM * min(y_values) > 0
     y_ticks = (_log_ticks if is_log else _ticks)(min(y_values), max(y_values))
     x_axis = _Axis(min(x_values), max(max(x_values), min(x_values) + 1), False)
     y_axis = _Axis(y_ticks[0], y_ticks[-1], is_log)
@@ -86,8 +90,9 @@ def _y_labels(axis: _Axis, ticks: Sequence[float]) -> list[str]:
 
 
 def _x_labels(axis: _Axis, label: str) -> list[str]:
+    y = HEIGHT - BOTTOM + 17
     parts = [
-        f'<text x="{_x(tick, axis)}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:g}</text>'
+        f'<text x="{_x(tick, axis)}" y="{y}" text-anchor="middle">{tick:g}</text>'
         for tick in _ticks(axis.low, axis.high)
         if axis.low <= tick <= axis.high
     ]
