@@ -12,6 +12,9 @@ from prettytable import PrettyTable
 RESULTS_FILE = 'results.json'
 """In the work dir of a training."""
 
+WORST_SHOWN = 10
+"""Of what became worse, so many are named in a log; a file names all."""
+
 BASELINE_PREFIX = 'box_fill_'
 """Scores whose name starts with this belong to the filled box, not to the model."""
 
@@ -91,6 +94,15 @@ def image_scores_of(metrics: Iterable[Any]) -> dict[str, float]:
     return next((dict(m.image_scores) for m in metrics if hasattr(m, 'image_scores')), {})
 
 
+def object_scores_of(metrics: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
+    """Scores of each object by image path, on the main rank; empty where no metric offers them.
+
+    Args:
+        metrics: of an evaluator; the first one with an attribute ``object_scores`` counts.
+    """
+    return next((dict(m.object_scores) for m in metrics if hasattr(m, 'object_scores')), {})
+
+
 def worse_images(images: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     """``image``, ``before``, ``after`` of each image whose score fell, the largest fall first.
 
@@ -103,6 +115,36 @@ def worse_images(images: Mapping[str, Mapping[str, float]]) -> list[dict[str, An
         if score.get('after', math.inf) < score.get('before', -math.inf)
     ]
     return sorted(worse, key=lambda entry: entry['after'] - entry['before'])
+
+
+def worse_objects(
+    before: Mapping[str, Sequence[Mapping[str, Any]]],
+    after: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    """``image``, ``object``, ``before``, ``after`` of each object whose IoU fell, by fall.
+
+    Args:
+        before: scores of each object, ``iou`` among them, by image path; ``object`` is the place.
+        after: the same objects.
+    """
+    worse = [
+        {'image': path, 'object': number, 'before': first['iou'], 'after': second['iou']}
+        for path, scores in before.items()
+        for number, (first, second) in enumerate(zip(scores, after[path], strict=True))
+        if second['iou'] < first['iou']
+    ]
+    return sorted(worse, key=lambda entry: entry['after'] - entry['before'])
+
+
+def lines_of_worse(worse: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first entries of ``worse_images`` or ``worse_objects`` for a log, a line each."""
+    lines = []
+    for entry in worse[:WORST_SHOWN]:
+        what = f'object {entry["object"]} of ' if 'object' in entry else ''
+        lines.append(f'  {entry["before"]:.4f} -> {entry["after"]:.4f}  {what}{entry["image"]}')
+    if len(worse) > WORST_SHOWN:
+        lines.append(f'  ... and {len(worse) - WORST_SHOWN} more')
+    return lines
 
 
 def score_rows(

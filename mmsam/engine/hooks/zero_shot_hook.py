@@ -16,15 +16,13 @@ from mmsam.score_comparison import (
     RESULTS_FILE,
     Results,
     image_scores_of,
+    lines_of_worse,
     read_results,
     score_rows,
     score_table,
     split_scores,
     worse_images,
 )
-
-_WORST_SHOWN = 10
-"""Images named in the log; the file names all of them."""
 
 
 @HOOKS.register_module()
@@ -104,12 +102,7 @@ class ZeroShotHook(Hook):
         lines = ['Result of the training. ' + _report(results)]
         if results.images and results.before and results.after:
             lines.append(f'Images that became worse: {len(worse)} of {len(results.images)}')
-        lines += [
-            f'  {entry["before"]:.4f} -> {entry["after"]:.4f}  {entry["image"]}'
-            for entry in worse[:_WORST_SHOWN]
-        ]
-        if len(worse) > _WORST_SHOWN:
-            lines.append(f'  ... and {len(worse) - _WORST_SHOWN} more')
+        lines += lines_of_worse(worse)
         lines.append(f'All of it for machines: {Path(runner.work_dir) / RESULTS_FILE}')
         runner.logger.info('\n'.join(lines))
 

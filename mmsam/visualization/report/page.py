@@ -240,9 +240,9 @@ def _pictures(run: RunRecord) -> str:
     parts = []
     shown: set[str] = set()
     for title, chosen in (
-        ('Worst', paths[:EXAMPLES]),
         ('Best', paths[::-1][:EXAMPLES]),
         ('Median', paths[middle : middle + EXAMPLES]),
+        ('Worst', paths[:EXAMPLES]),
     ):
         new = [path for path in chosen if path not in shown]
         shown.update(new)

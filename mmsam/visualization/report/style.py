@@ -19,7 +19,7 @@ h2 { font-size: 1.25rem; margin: 40px 0 12px; padding-bottom: 4px;
 h3 { font-size: 1rem; margin: 20px 0 8px; }
 p { margin: 4px 0 10px; max-width: 46rem; }
 .note, .soft { color: var(--soft); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 12px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 12px;
   margin: 20px 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 12px 16px; }
@@ -34,6 +34,7 @@ svg text { fill: var(--soft); font-size: 13px; }
 .grid { stroke: var(--line); stroke-width: 1; }
 polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
 circle { fill: currentColor; }
+g.dashed, .dashed { color: var(--c7); }
 g.dashed polyline { stroke-dasharray: 6 5; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; list-style: none; margin: 4px 0 0;
   padding: 0; font-size: .875rem; color: var(--ink); }
