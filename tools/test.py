@@ -1,4 +1,7 @@
-"""Test a checkpoint with the config's test data: metrics, predictions and pictures."""
+"""Test a checkpoint with the config's test data: metrics, predictions and pictures.
+
+With --zero-shot, compare it with other weights on the same prompts.
+"""
 
 import argparse
 from pathlib import Path
@@ -9,6 +12,7 @@ from mmsam.apis import (
     check_load_from,
     check_paths,
     check_writable,
+    compare_weights,
     load_run_config,
     run_tool,
 )
@@ -27,6 +31,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write a picture of every image: box, truth, prediction'
     )
+    parser.add_argument(
+        '--zero-shot',
+        metavar='STOCK',
+        help='test these weights first, and compare: a table, comparison.json in the work dir, and '
+        'in --show-dir only the images that became worse: truth, before, after',
+    )
     return parser.parse_args()
 
 
@@ -38,22 +48,26 @@ def main(args: argparse.Namespace) -> None:
         evaluators = config.test_evaluator
         config.test_evaluator = evaluators if isinstance(evaluators, list) else [evaluators]
         config.test_evaluator.append(dict(type='mmsam.PredictionExport', out_file=args.out))
-    if args.show_dir:
+    if args.show_dir and not args.zero_shot:
         config.custom_hooks = [
             *config.get('custom_hooks', []),
             dict(type='mmsam.PromptedPictureHook', max_pictures=None, show_dir=args.show_dir),
         ]
-    config.load_from, config.resume = args.checkpoint, False
-    config.launcher = args.launcher
+    config.resume, config.launcher = False, args.launcher
     check_paths(config, ('test_dataloader',))
-    check_load_from(config)
+    for weights in filter(None, (args.zero_shot, args.checkpoint)):
+        config.load_from = weights
+        check_load_from(config)
     init_distributed(args.launcher)
     folders = [config.work_dir, Path(args.out).parent if args.out else None, args.show_dir]
     check_writable(*(folder for folder in folders if folder))
     check_annotation_memory(config, ('test_dataloader',))
     runner = SAMRunner.from_cfg(config)
     runner.register_hook(StallHook())
-    runner.test()
+    if args.zero_shot:
+        compare_weights(runner, args.zero_shot, args.checkpoint, args.show_dir)
+    else:
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -28,6 +28,7 @@ custom_hooks = [
     dict(type='ZeroShotHook'),
     dict(type='PromptedPictureHook', max_pictures=8),
     dict(type='StockWeightsHook'),
+    dict(type='ReportHook'),
 ]
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'

@@ -1,6 +1,7 @@
 """What the command line tools are made of."""
 
 from .command_line import add_common_arguments, run_tool
+from .comparison import compare_weights
 from .config_check import check_config
 from .run_config import check_load_from, check_paths, load_run_config
 from .split_check import check_splits
@@ -19,6 +20,7 @@ __all__ = [
     'check_room',
     'check_splits',
     'check_writable',
+    'compare_weights',
     'describe_config',
     'hold_work_dir',
     'load_run_config',

@@ -113,6 +113,21 @@ class SAMRunner(Runner):
         with worker_failures():
             return super().test()
 
+    def test_weights(self, checkpoint: str) -> dict:
+        """Test the weights of a file; one runner can test several, one after the other.
+
+        Args:
+            checkpoint: path or URL of the weights.
+
+        Returns:
+            Scores by name, on the main rank.
+
+        Raises:
+            CheckpointError: the file cannot be read, or does not fit.
+        """
+        self._load_from, self._resume, self._has_loaded = checkpoint, False, False
+        return self.test()
+
     @cached_property
     def _config_text(self) -> str:
         """The config as checkpoints hold it; formatting it takes as long as writing one."""
@@ -124,7 +139,7 @@ class SAMRunner(Runner):
         Raises:
             CheckpointError: there is none to resume from, or it does not fit.
         """
-        if self._resume and self._load_from is None and not self._has_loaded:  # type: ignore[has-type]
+        if self._resume and self._load_from is None and not self._has_loaded:
             latest = self._latest_checkpoint()
             if latest is None:
                 raise CheckpointError(

@@ -65,18 +65,16 @@ def draw_prediction(
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    scale = _panel_scale(image.shape[0], image.shape[1])
+    scale = _panel_scale(image, PANEL_HEIGHT, PANEL_MAX_WIDTH)
     colors = [_object_color(index) for index in range(len(truth_rles))]
-    ious = [
-        float(mask_utils.iou([pred], [truth], [0])[0, 0])
-        for pred, truth in zip(pred_rles, truth_rles, strict=True)
-    ]
     count = '1 prompt box' if len(boxes) == 1 else f'{len(boxes)} prompt boxes'
-    score = f', mean IoU {np.mean(ious):.2f}' if ious else ''
     cells = [
         _titled(_boxes_panel(image, boxes, colors, scale), [(count, INK)]),
         _titled(_masks_panel(image, truth_rles, colors, scale), [('truth', INK)]),
-        _titled(_masks_panel(image, pred_rles, colors, scale), [('prediction' + score, INK)]),
+        _titled(
+            _masks_panel(image, pred_rles, colors, scale),
+            [('prediction' + _score(truth_rles, pred_rles), INK)],
+        ),
         _titled(
             _errors_panel(image, truth_rles, pred_rles, scale),
             [('found', HIT), ('missed', MISSED), ('added', ADDED)],
@@ -85,11 +83,71 @@ def draw_prediction(
     height, width = scale.size
     columns = 2 if width > height else 4
     rows = [np.concatenate(cells[i : i + columns], axis=1) for i in range(0, 4, columns)]
+    return _on_paper(rows)
+
+
+def draw_before_after(
+    image: Image,
+    truth_rles: Sequence[dict[str, Any]],
+    before_rles: Sequence[dict[str, Any]],
+    after_rles: Sequence[dict[str, Any]],
+) -> Image:
+    """Draw one image in three panels side by side: truth, prediction before, prediction after.
+
+    Colours and sizes are those of ``draw_prediction``.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, original px.
+        truth_rles: K compressed COCO RLE dicts of size (H, W).
+        before_rles: K compressed COCO RLE dicts of size (H, W).
+        after_rles: K compressed COCO RLE dicts of size (H, W).
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    scale = _panel_scale(image, PANEL_HEIGHT, PANEL_MAX_WIDTH)
+    colors = [_object_color(index) for index in range(len(truth_rles))]
+    titles = ('truth', 'before', 'after')
+    cells = []
+    for title, rles in zip(titles, (truth_rles, before_rles, after_rles), strict=True):
+        score = '' if title == 'truth' else _score(truth_rles, rles)
+        panel = _masks_panel(image, rles, colors, scale)
+        cells.append(_titled(panel, [(title + score, INK)]))
+    return _on_paper([np.concatenate(cells, axis=1)])
+
+
+def draw_masks(image: Image, rles: Sequence[dict[str, Any]], max_side: int) -> Image:
+    """Draw one panel of masks over the image, without a title.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, original px.
+        rles: K compressed COCO RLE dicts of size (H, W).
+        max_side: of the panel, in px; smaller images are enlarged by a whole factor.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    colors = [_object_color(index) for index in range(len(rles))]
+    return _masks_panel(image, rles, colors, _panel_scale(image, max_side, max_side))
+
+
+def _score(truth_rles: Sequence[dict[str, Any]], pred_rles: Sequence[dict[str, Any]]) -> str:
+    """The end of a panel's title; empty without objects."""
+    ious = [
+        float(mask_utils.iou([pred], [truth], [0])[0, 0])
+        for pred, truth in zip(pred_rles, truth_rles, strict=True)
+    ]
+    return f', mean IoU {np.mean(ious):.2f}' if ious else ''
+
+
+def _on_paper(rows: list[Image]) -> Image:
+    """Rows of panels one below the other, with a margin on the left."""
     return np.pad(np.concatenate(rows), ((0, 0), (GAP, 0), (0, 0)), constant_values=PAPER[0])
 
 
-def _panel_scale(height: int, width: int) -> _Scale:
-    fit = min(PANEL_HEIGHT / height, PANEL_MAX_WIDTH / width)
+def _panel_scale(image: Image, max_height: int, max_width: int) -> _Scale:
+    height, width = image.shape[:2]
+    fit = min(max_height / height, max_width / width)
     if fit >= 1:
         zoom = int(fit)
         return _Scale(zoom, 1.0, (height * zoom, width * zoom))

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from pycocotools import mask as mask_utils
 
 from mmsam.errors import ConfigError
-from mmsam.geometry import scale_boxes
 from mmsam.registry import METRICS
+from mmsam.structures.coco_results import predictions_as_coco
 
 
 @METRICS.register_module()
@@ -18,15 +17,9 @@ class PredictionExport(BaseMetric):
     """Write one COCO result per prompt into a JSON file; give no score.
 
     The file is a list in the order of the data set and of each image's prompts, for
-    ``pycocotools.coco.COCO.loadRes``. All coordinates are original px:
-
-    - ``image_id``: the sample's ``img_id``;
-    - ``category_id``: the data set's ``category_ids[label]`` if its metainfo has them, else
-      ``label + 1``;
-    - ``segmentation``: RLE of the predicted mask, its counts as text;
-    - ``bbox``: xywh around the predicted mask, zeros if the mask is empty;
-    - ``score``: the IoU head's estimate;
-    - ``prompt_box``: xywh of the box the model was given, jitter included.
+    ``pycocotools.coco.COCO.loadRes``; ``predictions_as_coco`` says what an entry holds. Its
+    ``image_id`` is the sample's ``img_id``, its ``category_id`` the data set's
+    ``category_ids[label]`` if its metainfo has them, else ``label + 1``.
 
     Args:
         out_file: The file to write, ending with ``.json``; its folder is made.
@@ -61,30 +54,5 @@ class PredictionExport(BaseMetric):
         return {}
 
     def _results_of(self, data_sample: dict[str, Any]) -> list[dict[str, Any]]:
-        truth, pred = data_sample['gt_instances'], data_sample['pred_instances']
         category_ids = (self.dataset_meta or {}).get('category_ids')
-        boxes = scale_boxes(
-            data_sample['prompts']['boxes'], data_sample['img_shape'], data_sample['ori_shape']
-        )
-        entries = []
-        for label, rle, score, (x1, y1, x2, y2) in zip(
-            truth['labels'].tolist(),
-            pred['rles'],
-            pred['iou_predictions'].tolist(),
-            boxes.tolist(),
-            strict=True,
-        ):
-            entries.append(
-                {
-                    'image_id': data_sample['img_id'],
-                    'category_id': label + 1 if category_ids is None else category_ids[label],
-                    'segmentation': {
-                        'size': [int(side) for side in rle['size']],
-                        'counts': rle['counts'].decode('ascii'),
-                    },
-                    'bbox': mask_utils.toBbox(rle).tolist(),
-                    'score': score,
-                    'prompt_box': [x1, y1, x2 - x1, y2 - y1],
-                }
-            )
-        return entries
+        return predictions_as_coco(data_sample, data_sample['img_id'], category_ids)

@@ -1,0 +1,77 @@
+"""Objects of an image, true and predicted, as COCO's JSON files hold them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pycocotools import mask as mask_utils
+
+from mmsam.geometry import scale_boxes
+
+from .rle import RLE
+
+
+def predictions_as_coco(
+    sample: dict[str, Any], image_id: int | str, category_ids: Sequence[int] | None
+) -> list[dict[str, Any]]:
+    """One COCO result per prompt of an image; all coordinates are original px.
+
+    - ``image_id``, as given; ``category_id``, see Args;
+    - ``segmentation``: RLE of the predicted mask, its counts as text;
+    - ``bbox``: xywh around the predicted mask, zeros if the mask is empty;
+    - ``score``: the IoU head's estimate;
+    - ``prompt_box``: xywh of the box the model was given, jitter included.
+
+    Args:
+        sample: ``SAMDataSample.to_dict()`` with prompts, ground truth and predictions.
+        image_id: id of the image.
+        category_ids: COCO's id of each label; None counts labels from 1.
+    """
+    truth, pred = sample['gt_instances'], sample['pred_instances']
+    boxes = scale_boxes(sample['prompts']['boxes'], sample['img_shape'], sample['ori_shape'])
+    return [
+        {
+            'image_id': image_id,
+            'category_id': _category_id(label, category_ids),
+            'segmentation': _text_rle(rle),
+            'bbox': mask_utils.toBbox(rle).tolist(),
+            'score': score,
+            'prompt_box': [x1, y1, x2 - x1, y2 - y1],
+        }
+        for label, rle, score, (x1, y1, x2, y2) in zip(
+            truth['labels'].tolist(),
+            pred['rles'],
+            pred['iou_predictions'].tolist(),
+            boxes.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def truth_as_coco(
+    sample: dict[str, Any], image_id: int | str, category_ids: Sequence[int] | None
+) -> list[dict[str, Any]]:
+    """One COCO annotation per object of an image, without an ``id``, in original px.
+
+    Args: as of ``predictions_as_coco``.
+    """
+    truth = sample['gt_instances']
+    return [
+        {
+            'image_id': image_id,
+            'category_id': _category_id(label, category_ids),
+            'segmentation': _text_rle(rle),
+            'bbox': mask_utils.toBbox(rle).tolist(),
+            'area': int(mask_utils.area(rle)),
+            'iscrowd': 0,
+        }
+        for label, rle in zip(truth['labels'].tolist(), truth['rles'], strict=True)
+    ]
+
+
+def _category_id(label: int, category_ids: Sequence[int] | None) -> int:
+    return label + 1 if category_ids is None else category_ids[label]
+
+
+def _text_rle(rle: RLE) -> RLE:
+    size = [int(side) for side in rle['size']]
+    return {'size': size, 'counts': rle['counts'].decode('ascii')}

@@ -1,0 +1,73 @@
+"""Which scores stand together in the report, by the names ``PromptedMaskMetric`` gives them."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mmsam.score_comparison import ScoreRow
+
+
+class ScoreGroup(NamedTuple):
+    """Scores of one table, and those of them that are drawn as curves."""
+
+    title: str
+    explanation: str
+    rows: list[ScoreRow]
+    drawn: list[str]
+
+
+_GROUPS = (
+    # title, explanation, names of the scores, names of those drawn as curves
+    (
+        'By object size',
+        'Small objects have less than 32² pixels, medium ones less than 96².',
+        r'(mIoU|mDice|mBIoU)_(small|medium|large)',
+        r'mIoU_.+',
+    ),
+    ('By category', '', r'(mIoU|mDice|mBIoU)_class_.+', ''),
+    (
+        'Calibration of the estimated IoU',
+        'Estimate minus true IoU: its mean size (error) and its mean (bias); 0 is best.',
+        r'IoU_(error|bias)(_.+)?',
+        r'IoU_(error|bias)',
+    ),
+    (
+        'Inexact boxes',
+        'mIoU with boxes whose edges are moved by so many percent of their sides.',
+        r'mIoU_noise.+',
+        '.+',
+    ),
+    (
+        'Clicks',
+        'mIoU after so many clicks, and the mean number of clicks (NoC) to an IoU in percent.',
+        r'mIoU_click.+|NoC\d+',
+        r'mIoU_click.+',
+    ),
+)
+_FALLING = re.compile(r'IoU_error|NoC')
+_NEAR_ZERO = re.compile(r'IoU_bias')
+
+
+def score_groups(rows: Sequence[ScoreRow]) -> list[ScoreGroup]:
+    """The rows by group, without empty groups; first those that belong to no other."""
+    left = list(rows)
+    groups = []
+    for title, explanation, names, drawn in _GROUPS:
+        found = [row for row in left if re.fullmatch(names, row.name)]
+        left = [row for row in left if row not in found]
+        # all sizes of one score before the next score
+        scores = [row.name.partition('_')[0] for row in found]
+        found.sort(key=lambda row: scores.index(row.name.partition('_')[0]))
+        curves = [row.name for row in found if re.fullmatch(drawn, row.name)]
+        groups.append(ScoreGroup(title, explanation, found, curves))
+    groups.insert(0, ScoreGroup('Scores', '', left, [row.name for row in left]))
+    return [group for group in groups if group.rows]
+
+
+def is_better(row: ScoreRow) -> bool | None:
+    """Whether the score after is the better one; None if they are equal or one is missing."""
+    if row.before is None or row.after is None or row.before == row.after:
+        return None
+    if _NEAR_ZERO.match(row.name):
+        return abs(row.after) < abs(row.before)
+    return (row.after < row.before) == bool(_FALLING.match(row.name))
