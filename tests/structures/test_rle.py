@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mmsam.structures.rle import encode_masks, encode_window, runs_of_rle, runs_of_text
+from mmsam.structures.rle import encode_masks, encode_window, move_rle, runs_of_rle, runs_of_text
 
 
 def test_counts_by_hand():
@@ -83,3 +83,22 @@ def test_window_in_a_mask_that_would_not_fit_into_memory():
     side = 20_000
     rle = encode_window(np.ones((2, 3), bool), (side - 2, side - 3), (side, side))
     assert coco_mask.area(rle) == 6 and coco_mask.toBbox(rle).tolist() == [19997, 19998, 3, 2]
+
+
+@pytest.mark.parametrize('shift', [(0, 0), (-5, -9), (4, 0), (0, -3), (-37, 0), (3, 60)])
+@pytest.mark.parametrize('mask', list(random_masks())[:3], ids=range(3))
+def test_moved_masks(mask, shift):
+    size = (24, 61)
+    expected = np.zeros(size, np.uint8)
+    for y, x in np.argwhere(mask) + shift:
+        if 0 <= y < size[0] and 0 <= x < size[1]:
+            expected[y, x] = 1
+    (rle,) = encode_masks(mask[None])
+    assert [move_rle(rle, shift, size)] == encode_masks(expected[None])
+
+
+def test_full_columns_stay_one_run():
+    (rle,) = encode_masks(np.ones((1, 6, 5), np.uint8))
+    assert runs_of_rle(move_rle(rle, (0, 2), (6, 9))).tolist() == [12, 30, 12]
+    assert runs_of_rle(move_rle(rle, (-1, 0), (4, 3))).tolist() == [0, 12]
+    assert runs_of_rle(move_rle(rle, (9, 9), (4, 3))).tolist() == [12]
