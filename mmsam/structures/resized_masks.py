@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 
 from mmsam.geometry import Size
 
-from .rle import RLE, runs_of_rle
+from .rle import RLE, foreground_of_rle
 
 
 def decode_resized(rles: Sequence[RLE], size: Size) -> np.ndarray:
@@ -33,16 +33,16 @@ def _decode_into(rle: RLE, out: np.ndarray) -> None:
     x, y, box_width, box_height = (int(side) for side in coco_mask.toBbox(rle))
     if box_width == 0:
         return
-    edges = np.cumsum(runs_of_rle(rle))  # foreground from the first to the second, and so on
+    starts, ends = foreground_of_rle(rle)
     rows, top, bottom = _sources(height, out.shape[0], y, y + box_height)
     columns, left, right = _sources(width, out.shape[1], x, x + box_width)
     places = columns[left:right] * height + rows[top:bottom, None]
-    part = np.searchsorted(edges, places, side='right') % 2
+    run = np.searchsorted(starts, places, side='right') - 1
+    part = (run >= 0) & (places < ends[run])
     if part.any():
         out[top:bottom, left:right] = part
         return
-    starts, lengths = edges[:-1:2], np.diff(edges)[::2]
-    starts = starts[: len(lengths)]
+    lengths = ends - starts
     pixels = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
     rows, columns = pixels % height, pixels // height
     out[_nearest(rows, out.shape[0], height), _nearest(columns, out.shape[1], width)] = 1

@@ -85,6 +85,37 @@ def rle_of_edges(edges: np.ndarray, size: Size) -> RLE:
     return rle_of_runs(runs[:-1] if runs[-1] == 0 else runs, size)
 
 
+def move_rle(rle: RLE, shift: tuple[int, int], size: Size) -> RLE:
+    """The mask moved by whole pixels into another frame: a crop, or a part put back into a whole.
+
+    Args:
+        rle: a mask of any size.
+        shift: (y, x), added to the places of its pixels.
+        size: (H, W) of the result; pixels that leave it are cut off.
+    """
+    height = rle['size'][0]
+    starts, ends = foreground_of_rle(rle)
+    # a piece of a run for each column that it covers
+    first = starts // height
+    columns = (ends - 1) // height - first + 1
+    piece = np.arange(columns.sum()) - np.repeat(np.cumsum(columns) - columns, columns)
+    column = np.repeat(first, columns) + piece
+    low = np.maximum(np.repeat(starts, columns) - column * height, 0) + shift[0]
+    high = np.minimum(np.repeat(ends, columns) - column * height, height) + shift[0]
+    column = column + shift[1]
+    low, high = low.clip(0, size[0]), high.clip(0, size[0])
+    inside = (low < high) & (column >= 0) & (column < size[1])
+    edges = np.stack([low, high], axis=1)[inside] + column[inside, None] * size[0]
+    return rle_of_edges(edges.ravel(), size)
+
+
+def foreground_of_rle(rle: RLE) -> tuple[np.ndarray, np.ndarray]:
+    """Where the N runs of foreground start and end, (N,) int64 each, counted down the columns."""
+    edges = np.cumsum(runs_of_rle(rle))
+    ends = edges[1::2]
+    return edges[:-1:2][: len(ends)], ends
+
+
 def rle_of_runs(runs: np.ndarray, size: Size) -> RLE:
     """The RLE of size (H, W) with these runs (N,), which must fill it."""
     return coco_mask.frPyObjects({'size': list(size), 'counts': runs.tolist()}, *size)

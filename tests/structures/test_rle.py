@@ -6,6 +6,7 @@ from mmsam.structures.rle import (
     decode_extent,
     encode_masks,
     encode_window,
+    move_rle,
     runs_of_rle,
     runs_of_text,
 )
@@ -101,3 +102,22 @@ def test_extent_is_cut_out_of_the_mask(mask, padding):
         assert (y, x) == (rows[0], columns[0])
         assert (window == full[y : rows[-1] + 1, x : columns[-1] + 1]).all()
     assert window.sum() == full.sum()
+
+
+@pytest.mark.parametrize('shift', [(0, 0), (-5, -9), (4, 0), (0, -3), (-37, 0), (3, 60)])
+@pytest.mark.parametrize('mask', list(random_masks())[:3], ids=range(3))
+def test_moved_masks(mask, shift):
+    size = (24, 61)
+    expected = np.zeros(size, np.uint8)
+    for y, x in np.argwhere(mask) + shift:
+        if 0 <= y < size[0] and 0 <= x < size[1]:
+            expected[y, x] = 1
+    (rle,) = encode_masks(mask[None])
+    assert [move_rle(rle, shift, size)] == encode_masks(expected[None])
+
+
+def test_full_columns_stay_one_run():
+    (rle,) = encode_masks(np.ones((1, 6, 5), np.uint8))
+    assert runs_of_rle(move_rle(rle, (0, 2), (6, 9))).tolist() == [12, 30, 12]
+    assert runs_of_rle(move_rle(rle, (-1, 0), (4, 3))).tolist() == [0, 12]
+    assert runs_of_rle(move_rle(rle, (9, 9), (4, 3))).tolist() == [12]

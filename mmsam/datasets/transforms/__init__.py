@@ -2,18 +2,22 @@
 
 Training::
 
-    LoadSAMImage, RandomObjects, ResizeLongestSide, DecodeObjectMasks, RandomPromptedFlip,
-    JitterBoxes, RandomPrompts, PackSAMInputs
+    LoadSAMImage, RandomObjects, ResizeLongestSide or RandomScaleCrop, DecodeObjectMasks,
+    RandomPromptedFlip, RandomPromptedRotate90, JitterBoxes, RandomPrompts, PackSAMInputs
+
+What changes only the colours of ``img`` is mmseg's and mmcv's own: ``PhotoMetricDistortion``, and
+``RandomGrayscale`` with ``keep_channels=True``.
 
 Validation, whose masks stay RLE in original px::
 
     LoadSAMImage, ResizeLongestSide, PackSAMInputs
 """
 
-from .geometric import RandomPromptedFlip, ResizeLongestSide
+from .geometric import RandomPromptedFlip, RandomPromptedRotate90, ResizeLongestSide
 from .loading import DecodeObjectMasks, LoadSAMImage
 from .packing import PackSAMInputs
 from .prompts import JitterBoxes, RandomObjects, RandomPrompts
+from .scale_crop import RandomScaleCrop
 
 __all__ = [
     'DecodeObjectMasks',
@@ -22,6 +26,8 @@ __all__ = [
     'PackSAMInputs',
     'RandomObjects',
     'RandomPromptedFlip',
+    'RandomPromptedRotate90',
     'RandomPrompts',
+    'RandomScaleCrop',
     'ResizeLongestSide',
 ]

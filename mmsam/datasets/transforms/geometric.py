@@ -12,8 +12,7 @@ from mmsam.registry import TRANSFORMS
 from mmsam.structures.resized_masks import decode_resized
 from mmsam.structures.rle import encode_masks
 
-_BOX_KEYS = ('boxes', 'prompt_boxes')
-"""Boxes in the frame of the current image; ``gt_boxes`` stay in original px."""
+from .order import check_decoded, check_no_prompts
 
 
 @TRANSFORMS.register_module()
@@ -35,18 +34,16 @@ class ResizeLongestSide(BaseTransform):
         self.image_size = image_size
 
     def transform(self, results: dict) -> dict:
+        check_no_prompts(self, results)
         image = results['img']
         old = (image.shape[0], image.shape[1])
         new = resize_longest_side_size(old, self.image_size)
         resized = np.empty((*new, 3), np.uint8)
         for channel in range(3):  # at once, Pillow would copy all into four channels
             source = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-            small = source.resize(new[::-1], Image.Resampling.BILINEAR)
-            resized[..., channel] = np.asarray(small)
+            resized[..., channel] = np.asarray(source.resize(new[::-1], Image.Resampling.BILINEAR))
         results.update(img=resized, img_shape=new)
-        for key in _BOX_KEYS:
-            if key in results:
-                results[key] = scale_boxes(torch.from_numpy(results[key]), old, new).numpy()
+        results['boxes'] = scale_boxes(torch.from_numpy(results['boxes']), old, new).numpy()
         if 'gt_masks' in results:
             results['gt_masks'] = decode_resized(encode_masks(results['gt_masks']), new)
         return results
@@ -63,7 +60,7 @@ class RandomPromptedFlip(BaseTransform):
         direction: 'horizontal' or 'vertical'.
 
     Raises:
-        ConfigError: a wrong option, or masks that are still RLE: those cannot be flipped.
+        ConfigError: a wrong option, masks that are still RLE, or prompts that were drawn before.
     """
 
     def __init__(self, prob: float = 0.5, direction: str = 'horizontal') -> None:
@@ -74,20 +71,43 @@ class RandomPromptedFlip(BaseTransform):
         self.direction = direction
 
     def transform(self, results: dict) -> dict:
-        if 'rles' in results:
-            raise ConfigError('RandomPromptedFlip must stand behind DecodeObjectMasks.')
+        check_no_prompts(self, results)
+        check_decoded(self, results)
         results.pop('gt_boxes', None)
         if np.random.random() >= self.prob:
             return results
         axis = 1 if self.direction == 'horizontal' else 0
         results['img'] = np.ascontiguousarray(np.flip(results['img'], axis))
-        if 'gt_masks' in results:
-            results['gt_masks'] = np.ascontiguousarray(np.flip(results['gt_masks'], axis + 1))
+        results['gt_masks'] = np.ascontiguousarray(np.flip(results['gt_masks'], axis + 1))
         low, high = (0, 2) if self.direction == 'horizontal' else (1, 3)
-        for key in _BOX_KEYS:
-            if key in results:
-                boxes = results[key].copy()
-                boxes[:, low] = results['img_shape'][axis] - results[key][:, high]
-                boxes[:, high] = results['img_shape'][axis] - results[key][:, low]
-                results[key] = boxes
+        boxes = results['boxes'].copy()
+        boxes[:, low] = results['img_shape'][axis] - results['boxes'][:, high]
+        boxes[:, high] = results['img_shape'][axis] - results['boxes'][:, low]
+        results['boxes'] = boxes
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomPromptedRotate90(BaseTransform):
+    """Turns image, boxes and ``gt_masks`` together by 0, 90, 180 or 270 degrees, equally likely.
+
+    For training only. Drops ``gt_boxes``, as the original px are no longer those of the sample.
+
+    Raises:
+        ConfigError: masks that are still RLE, or prompts that were drawn before.
+    """
+
+    def transform(self, results: dict) -> dict:
+        check_no_prompts(self, results)
+        check_decoded(self, results)
+        results.pop('gt_boxes', None)
+        for _ in range(np.random.randint(4)):  # counterclockwise
+            width = results['img_shape'][1]
+            x1, y1, x2, y2 = results['boxes'].T
+            results['boxes'] = np.stack([y1, width - x2, y2, width - x1], axis=1)
+            results['img_shape'] = results['img_shape'][::-1]
+            results['img'] = np.rot90(results['img'])
+            results['gt_masks'] = np.rot90(results['gt_masks'], axes=(1, 2))
+        for key in ('img', 'gt_masks'):
+            results[key] = np.ascontiguousarray(results[key])
         return results

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmsam.datasets.transforms import RandomPromptedFlip, ResizeLongestSide
+from mmsam.datasets.transforms import (
+    RandomPromptedFlip,
+    RandomPromptedRotate90,
+    ResizeLongestSide,
+)
 from mmsam.errors import ConfigError
 
 
@@ -16,7 +20,6 @@ def sample(height=60, width=80):
         'img': rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         'img_shape': (height, width),
         'boxes': boxes,
-        'prompt_boxes': boxes + 1,
         'gt_boxes': boxes.copy(),
         'gt_masks': masks,
     }
@@ -34,8 +37,7 @@ def test_resize_equals_pillow_and_keeps_boxes_on_masks(image_size, size):
     np.testing.assert_array_equal(results['img'], np.asarray(expected))
     assert results['img_shape'] == size
     assert results['gt_masks'].shape == (2, *size)
-    for key in ('boxes', 'prompt_boxes'):
-        np.testing.assert_allclose(results[key], before[key] * image_size / 80, 1e-6)
+    np.testing.assert_allclose(results['boxes'], before['boxes'] * image_size / 80, 1e-6)
     assert results['boxes'].dtype == np.float32
     np.testing.assert_array_equal(results['gt_boxes'], before['gt_boxes'])
     for box, mask in zip(results['boxes'], results['gt_masks'], strict=True):
@@ -65,9 +67,30 @@ def test_flip_moves_all_together(direction, axis):
         assert box_of(mask) == box.tolist()
     assert not np.array_equal(results['boxes'], before['boxes'])
     moved = RandomPromptedFlip(1.0, direction)(results)
-    for key in ('img', 'boxes', 'prompt_boxes', 'gt_masks'):
+    for key in ('img', 'boxes', 'gt_masks'):
         np.testing.assert_array_equal(moved[key], before[key])
     assert 'gt_boxes' not in results
+
+
+def test_turns_move_all_together_and_are_equally_likely():
+    before, turns = sample(), []
+    for seed in range(200):
+        np.random.seed(seed)
+        results = RandomPromptedRotate90()(sample())
+        for box, mask in zip(results['boxes'], results['gt_masks'], strict=True):
+            assert box_of(mask) == box.tolist()
+        assert results['img'].shape[:2] == results['img_shape'] == results['gt_masks'].shape[1:]
+        turns += [k for k in range(4) if np.array_equal(np.rot90(before['img'], k), results['img'])]
+    assert len(turns) == 200 and min(np.bincount(turns)) > 35
+    assert results['boxes'].dtype == np.float32 and 'gt_boxes' not in results
+
+
+def test_a_quarter_turn_by_hand(monkeypatch):
+    monkeypatch.setattr(np.random, 'randint', lambda _: 1)
+    results = RandomPromptedRotate90()(sample())
+    # 80 wide, 60 high: the right edge goes up, so (10, 5, 20, 25) is (5, 80 - 20, 25, 80 - 10)
+    assert results['boxes'].tolist() == [[5, 60, 25, 70], [40, 0, 60, 50]]
+    np.testing.assert_array_equal(results['img'][0, 0], sample()['img'][0, -1])
 
 
 def test_flip_as_often_as_asked():
@@ -79,8 +102,13 @@ def test_flip_as_often_as_asked():
 
 
 def test_wrong_options():
-    with pytest.raises(ConfigError, match='behind DecodeObjectMasks'):
-        RandomPromptedFlip(0.0)(sample() | {'rles': []})
+    undecoded = {key: value for key, value in sample().items() if key != 'gt_masks'}
+    for transform in (RandomPromptedFlip(0.0), RandomPromptedRotate90()):
+        with pytest.raises(ConfigError, match='behind DecodeObjectMasks'):
+            transform(dict(undecoded))
+    for transform in (RandomPromptedFlip(0.0), RandomPromptedRotate90(), ResizeLongestSide(9)):
+        with pytest.raises(ConfigError, match='must stand before .* prompt_boxes is drawn already'):
+            transform(sample() | {'prompt_boxes': sample()['boxes']})
     with pytest.raises(ConfigError, match="did you mean 'vertical'"):
         RandomPromptedFlip(direction='vertcal')
     with pytest.raises(ConfigError, match='prob'):

@@ -1,0 +1,39 @@
+"""Checks that a transform stands in the right place of a pipeline."""
+
+from mmcv.transforms import BaseTransform
+
+from mmsam.errors import ConfigError
+
+
+def check_no_prompts(transform: BaseTransform, results: dict) -> None:
+    """For what moves the image: prompts that were drawn before would stay where they are.
+
+    Raises:
+        ConfigError: there are prompts.
+    """
+    drawn = [key for key in results if key.startswith('prompt_')]
+    if drawn:
+        raise ConfigError(
+            f'{type(transform).__name__} moves the image and must stand before the transforms that '
+            f'draw prompts; {drawn[0]} is drawn already.'
+        )
+
+
+def check_decoded(transform: BaseTransform, results: dict) -> None:
+    """For what moves masks as arrays.
+
+    Raises:
+        ConfigError: they are still RLE.
+    """
+    if 'gt_masks' not in results:
+        raise ConfigError(f'{type(transform).__name__} must stand behind DecodeObjectMasks.')
+
+
+def check_not_decoded(transform: BaseTransform, results: dict) -> None:
+    """For what moves masks as RLE.
+
+    Raises:
+        ConfigError: they are arrays already.
+    """
+    if 'gt_masks' in results:
+        raise ConfigError(f'{type(transform).__name__} must stand before DecodeObjectMasks.')
