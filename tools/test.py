@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmsam.apis import (
     add_common_arguments,
+    add_prompt_arguments,
+    apply_prompt_arguments,
     check_annotation_memory,
     check_load_from,
     check_paths,
@@ -37,6 +39,7 @@ def parse_args() -> argparse.Namespace:
         help='test these weights first, and compare: a table, comparison.json in the work dir, and '
         'in --show-dir only the images that became worse: truth, before, after',
     )
+    add_prompt_arguments(parser)
     return parser.parse_args()
 
 
@@ -44,6 +47,7 @@ def main(args: argparse.Namespace) -> None:
     config = load_run_config(args.config, args.cfg_options, args.work_dir)
     if config.get('test_dataloader') is None:
         raise ConfigError(f'{args.config} has no test_dataloader.')
+    apply_prompt_arguments(config, args)
     if args.out:
         evaluators = config.test_evaluator
         config.test_evaluator = evaluators if isinstance(evaluators, list) else [evaluators]

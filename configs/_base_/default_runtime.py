@@ -16,7 +16,6 @@ default_hooks = dict(
         interval=500,
         max_keep_ckpts=3,
         save_best='sam/mIoU',
-        rule='greater',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

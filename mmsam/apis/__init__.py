@@ -7,12 +7,15 @@ from .run_config import check_load_from, check_paths, load_run_config
 from .split_check import check_splits
 from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
+from .testing import add_prompt_arguments, apply_prompt_arguments
 from .training import add_training_arguments, load_training_config
 from .work_dir import check_writable, hold_work_dir
 
 __all__ = [
     'add_common_arguments',
+    'add_prompt_arguments',
     'add_training_arguments',
+    'apply_prompt_arguments',
     'check_annotation_memory',
     'check_config',
     'check_load_from',

@@ -18,6 +18,7 @@ from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
+from .detected_boxes import read_detected_boxes
 from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.rle import boxes_of_rles
@@ -38,6 +39,10 @@ class BoxPromptDataset(BaseDataset):
     - ``gt_boxes`` (K, 4) float32 xyxy, a copy that stays in original px;
     - ``labels`` (K,) int64; ``rles``: K masks in original px as compressed COCO RLE.
 
+    With ``prompt_boxes``, ``boxes`` are the D boxes of a detector, with ``prompt_scores`` (D,)
+    float32 and ``prompt_labels`` (D,) int64; ``gt_boxes``, ``labels`` and ``rles`` stay those of
+    the K objects.
+
     All that is drawn at random in the pipeline, from ``random``, ``numpy.random`` or torch, is a
     function of (seed, epoch, index): neither the worker nor earlier samples change it. Seed and
     epoch come with the index from ``SeededInfiniteSampler``. With the plain index of another
@@ -55,6 +60,8 @@ class BoxPromptDataset(BaseDataset):
         boxes_from: 'annotation' or 'mask'. An annotation's boxes are clipped to the image; are they
             written in another format than COCO's, they are refused. A mask folder has only boxes
             of masks.
+        prompt_boxes: JSON file of COCO results, whose boxes are the prompts; for tests only. Images
+            without an object are to be kept, for what is detected in them is wrong.
         metainfo: ``dict(classes=(...))`` chooses the classes and their order; without it they are
             the annotation's.
         seed: >= 0, for samples whose index brings no seed.
@@ -76,6 +83,7 @@ class BoxPromptDataset(BaseDataset):
         pipeline: Sequence[Mapping | Callable] = (),
         empty_images: str = 'skip',
         boxes_from: str = 'annotation',
+        prompt_boxes: str | None = None,
         metainfo: Mapping | None = None,
         seed: int = 0,
         test_mode: bool = False,
@@ -88,6 +96,11 @@ class BoxPromptDataset(BaseDataset):
             check_choice('key of data_prefix', key, ('img',))
         if seed < 0:
             raise ConfigError(f'seed of BoxPromptDataset must be >= 0, got {seed}.')
+        if prompt_boxes is not None and not (test_mode and empty_images == 'keep'):
+            raise ConfigError(
+                "prompt_boxes of BoxPromptDataset expects test_mode=True and empty_images='keep', "
+                f'got test_mode={test_mode!r} and empty_images={empty_images!r}.'
+            )
         if isinstance((metainfo or {}).get('classes'), str):
             raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
         if not 1 <= max_pixels <= MOST_PIXELS:
@@ -101,6 +114,7 @@ class BoxPromptDataset(BaseDataset):
         self._reader_text = ', '.join(f'{key}={value!r}' for key, value in reader.items())
         self.empty_images = empty_images
         self.boxes_from = boxes_from
+        self.prompt_boxes = prompt_boxes
         self.seed = seed
         super().__init__(
             metainfo=metainfo,
@@ -129,12 +143,14 @@ class BoxPromptDataset(BaseDataset):
             check_box_format(images)
         data_list: list[dict] = []
         for image in images:
-            if image.objects is None and self.empty_images == 'skip':
+            if image.objects is None and (self.empty_images == 'skip' or self.prompt_boxes):
                 image.objects = self.reader.read_objects(image)
             if image.objects is None:
                 data_list.append({'annotated_image': image, 'img_path': image.img_path})
             elif image.objects.rles or self.empty_images == 'keep':
                 data_list.append(self._annotation(image, image.objects))
+        if self.prompt_boxes is not None:
+            self._prompt_with_detected(data_list)
         if not data_list:
             what = f'has an object of {first_few(classes)}'
             reason = f'none of the {len(images)} images {what}' if images else 'it lists no image'
@@ -143,6 +159,18 @@ class BoxPromptDataset(BaseDataset):
                 f'got 0: {reason}.'
             )
         return data_list
+
+    def _prompt_with_detected(self, data_list: list[dict]) -> None:
+        """Replace the boxes by those of ``prompt_boxes``."""
+        ids = self._metainfo.get('category_ids') or range(1, len(self._metainfo['classes']) + 1)
+        detected = read_detected_boxes(
+            Path(self.prompt_boxes or ''),
+            {info['img_id']: (info['height'], info['width']) for info in data_list},
+            {category_id: label for label, category_id in enumerate(ids)},
+        )
+        for info in data_list:
+            found = detected[info['img_id']]
+            info.update(boxes=found.boxes, prompt_scores=found.scores, prompt_labels=found.labels)
 
     def get_data_info(self, idx: int) -> dict:
         """What the pipeline gets for sample ``idx``, see the class."""

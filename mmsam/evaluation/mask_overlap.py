@@ -6,15 +6,10 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mmsam.structures.rle import RLE, decode_extent
+from mmsam.structures.rle import RLE, decode_extent, mask_area
 
 BAND_WIDTH = 0.02
 """Width of the boundary band, as a share of the image's diagonal."""
-
-
-def mask_area(rle: RLE) -> int:
-    """Number of pixels of a mask."""
-    return int(coco_mask.area(rle))
 
 
 def iou_and_dice(pred: RLE, true: RLE) -> tuple[float, float]:

@@ -24,6 +24,11 @@ def encode_masks(masks: np.ndarray) -> list[RLE]:
     return coco_mask.encode(column_major.T)
 
 
+def mask_area(rle: RLE) -> int:
+    """Number of pixels of a mask."""
+    return int(coco_mask.area(rle))
+
+
 def encode_window(window: np.ndarray, corner: tuple[int, int], size: Size) -> RLE:
     """The RLE of a mask of ``size`` (H, W) that is empty outside a window; no array of that size.
 

@@ -13,10 +13,12 @@ class SAMDataSample(BaseDataElement):
     - ``image_reading``: the ``ImageReading`` with which ``read_rgb`` gives the image again;
     - ``box_noise``, the levels of ``pred_instances.noise_rles``, set by a prediction.
 
-    Fields; the K objects of an image stand in the same order in all of them:
+    Fields; the K objects of an image stand in the same order in all of them, unless the boxes are
+    a detector's: then ``prompts`` and ``pred_instances`` have D entries of their own.
 
     - ``prompts.boxes`` (K, 4) float32 xyxy, input px;
     - ``prompts.seeds`` (K,) int64, what clicks and noise of an object depend on;
+    - of a detector's boxes: ``prompts.scores`` (D,) float32, ``prompts.labels`` (D,) int64;
     - of a training that draws them: ``prompts.kinds`` (K,) int64, values of ``PromptKind``, with
       which prompt each object begins; ``prompts.points`` (K, 1, 2) float32 (x, y), input px;
       ``prompts.masks`` (K, h/4, w/4) float32, foreground shares of rough masks;

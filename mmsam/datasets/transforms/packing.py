@@ -19,6 +19,7 @@ class PackSAMInputs(BaseTransform):
     Gives ``inputs`` (3, h, w) uint8 RGB in input px, and ``data_samples``, a ``SAMDataSample``
     with ``prompts.boxes`` (``prompt_boxes`` where a transform drew them, else ``boxes``; input px),
     ``prompts.seeds``, what ``RandomPrompts`` drew as ``prompts.kinds``, ``points`` and ``masks``,
+    the ``prompts.scores`` and ``labels`` of a detector's boxes,
     and ``gt_instances``: ``labels``; ``masks`` in input px if they were decoded, else ``rles`` in
     original px; ``boxes`` in original px, unless a flip left that frame.
     """
@@ -27,7 +28,7 @@ class PackSAMInputs(BaseTransform):
         boxes = torch.from_numpy(results.get('prompt_boxes', results['boxes']))
         seeds = torch.from_numpy(np.random.randint(0, SEED_LIMIT, size=len(boxes), dtype=np.int64))
         prompts = InstanceData(boxes=boxes, seeds=seeds)
-        for name in ('kinds', 'points', 'masks'):
+        for name in ('kinds', 'points', 'masks', 'scores', 'labels'):
             if f'prompt_{name}' in results:
                 prompts[name] = torch.from_numpy(results[f'prompt_{name}'])
         truth = InstanceData(labels=torch.from_numpy(results['labels']))

@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import SAMCheckpointHook
 from .divergence_hook import DivergenceHook
+from .early_stopping_hook import SAMEarlyStoppingHook
 from .frozen_check_hook import FrozenCheckHook
 from .gradient_check_hook import GradientCheckHook
 from .mask_loss_hook import MaskLossHook
@@ -18,6 +19,7 @@ __all__ = [
     'MaskLossHook',
     'MissedValidationHook',
     'SAMCheckpointHook',
+    'SAMEarlyStoppingHook',
     'StallHook',
     'StockWeightsHook',
     'StopHook',

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmsam.engine.agreement import raised_by_all
 from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.engine.random_state import random_states, set_random_state
+from mmsam.engine.score_rules import RULES, check_score, rule_of_score
 from mmsam.errors import ConfigError, StorageError
 from mmsam.registry import HOOKS
 from mmsam.training_checkpoint import (
@@ -34,6 +35,9 @@ class SAMCheckpointHook(CheckpointHook):
       no file to go on from.
     - The best one so far is found again where the work dir was moved, and is only deleted in the
       folder of this run; one that has gone is told of, and the next validation counts as the best.
+    - ``rule`` need not be given for any score of mmsam, such as ``sam/NoC85``, of which less is
+      better. A score that the validation does not give is an error that names those it gives.
+    - A training that ends early (``SAMEarlyStoppingHook``) has its last checkpoint too.
     - A checkpoint that cannot be written (a full disk) is announced as an error, and the training
       goes on to the next one, or ends: ``on_write_error``. A run whose last one could not be
       written ends with that error, when all else is done.
@@ -43,7 +47,8 @@ class SAMCheckpointHook(CheckpointHook):
         on_write_error: 'continue' or 'stop'.
 
     Raises:
-        ConfigError: another ``on_write_error``.
+        ConfigError: another ``on_write_error``; a ``rule`` that is wrong, or missing where the name
+            does not tell it; ``save_best`` is no score of the validation.
         StorageError: a checkpoint cannot be written: any with 'stop', else the last one.
     """
 
@@ -102,6 +107,20 @@ class SAMCheckpointHook(CheckpointHook):
             )
         if self.save_best:
             self._find_best(runner)
+
+    def _init_rule(self, rules: list[str | None], key_indicators: list[str]) -> None:
+        if len(rules) == 1:
+            rules = rules * len(key_indicators)
+        wrong = [rule for rule in rules if rule not in (None, *RULES)]
+        if wrong:
+            raise ConfigError(f"rule of save_best: expected 'greater' or 'less', got {wrong[0]!r}.")
+        rules = [
+            rule or rule_of_score(key) for rule, key in zip(rules, key_indicators, strict=True)
+        ]
+        try:
+            super()._init_rule(rules, key_indicators)
+        except ValueError as error:
+            raise ConfigError(f"save_best: {error} Set rule='greater' or rule='less'.") from None
 
     def _find_best(self, runner: Runner) -> None:
         """Where a resumed run has its best checkpoint, whose path is that of its first start."""
@@ -185,6 +204,14 @@ class SAMCheckpointHook(CheckpointHook):
             for number in now_kept[: -self.max_keep_ckpts]:
                 remove_training_checkpoint(self._path(number))
 
+    def after_train(self, runner: Runner) -> None:
+        if self.save_last and runner.train_loop.stop_training:  # or it is saved already
+            runner.random_states = random_states()
+            step = runner.epoch if self.by_epoch else runner.iter
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+        super().after_train(runner)
+
     def after_run(self, runner: Runner) -> None:
         with raised_by_all():
             if self._unsaved is not None:
@@ -194,6 +221,9 @@ class SAMCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best:
             return
+        for key in self.key_indicators:
+            if key != 'auto':
+                check_score('save_best', key, metrics)
         runner.random_states = random_states()
         info = runner.message_hub.runtime_info
         old_info = dict(info)

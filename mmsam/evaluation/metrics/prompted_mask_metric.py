@@ -12,9 +12,9 @@ from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
 from mmsam.errors import DataError
-from mmsam.evaluation.mask_overlap import boundary_iou, iou_and_dice, mask_area
+from mmsam.evaluation.mask_overlap import boundary_iou, iou_and_dice
 from mmsam.registry import METRICS
-from mmsam.structures.rle import RLE
+from mmsam.structures.rle import RLE, mask_area
 
 SMALL_AREA, MEDIUM_AREA = 32**2, 96**2
 """COCO's bounds: a small object has fewer px than the first, a medium one than the second."""

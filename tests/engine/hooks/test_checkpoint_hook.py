@@ -244,6 +244,23 @@ def test_the_best_is_replaced_when_the_new_one_is_complete(tmp_path, monkeypatch
     assert 'best_toy_score_iter_1.pth' in best[1][1] and 'best_toy_score_iter_2.pth' in best[2][1]
 
 
+def test_which_score_is_the_best_follows_from_its_name():
+    hook = SAMCheckpointHook(save_best=['sam/NoC85', 'sam/mBIoU', 'val_acc'])
+    assert hook.rules == ['less', 'greater', 'greater']
+    with pytest.raises(ConfigError, match="sam/IoU_bias.* rule='greater' or rule='less'"):
+        SAMCheckpointHook(save_best='sam/IoU_bias')
+    with pytest.raises(ConfigError, match="'greater' or 'less', got 'max'"):
+        SAMCheckpointHook(save_best='sam/mIoU', rule='max')
+
+
+def test_a_best_score_that_no_validation_gives(tmp_path):
+    runner = make_runner(tmp_path, scores=[0.1])
+    [hook] = (hook for hook in runner.hooks if isinstance(hook, SAMCheckpointHook))
+    hook.key_indicators = ['toy/scores']
+    with pytest.raises(ConfigError, match="save_best: .* toy/score; got 'toy/scores'"):
+        runner.train()
+
+
 def test_a_best_one_that_cannot_be_written_does_not_cost_the_one_before(tmp_path, monkeypatch):
     """The score of the lost one does not count: the next, lower one is still the best kept."""
     fail_on(monkeypatch, 'best_toy_score_iter_2.pth')
