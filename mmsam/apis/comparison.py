@@ -25,7 +25,7 @@ from mmsam.score_comparison import (
     worse_objects,
 )
 from mmsam.visualization import draw_before_after
-from mmsam.visualization.image_file import read_image
+from mmsam.visualization.original_image import read_original
 from mmsam.visualization.prediction_files import (
     ImageRecord,
     PredictionRecorder,
@@ -128,7 +128,7 @@ def _draw(
     images = paired_predictions(before, after)
     for number, entry in enumerate(worse):
         image = images[entry['image']]
-        pixels = read_image(image.path, image.size)
+        pixels = read_original(image.path, image.size, image.reading)
         picture = draw_before_after(pixels, image.truth, image.before, image.after)
         save = partial(Image.fromarray(picture).save, format='PNG')
         write_atomically(folder / f'{number:04d}_{Path(image.path).stem}.png', save)

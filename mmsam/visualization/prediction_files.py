@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.dist import collect_results
 
 from mmsam.atomic_file import write_text_atomically
+from mmsam.geometry import Size
+from mmsam.rgb_image import ImageReading
 from mmsam.structures import SAMDataSample
 from mmsam.structures.coco_results import predictions_as_coco, truth_as_coco
 from mmsam.structures.rle import RLE
@@ -20,8 +22,9 @@ class ImageRecord(NamedTuple):
     """One image's objects as entries of COCO files, whose ``image_id`` is the image's path."""
 
     path: str
-    size: tuple[int, int]
+    size: Size
     """(H, W) in original px."""
+    reading: ImageReading
     truth: list[dict[str, Any]]
     predictions: list[dict[str, Any]]
 
@@ -31,8 +34,9 @@ class ImagePredictions:
     """Masks of one image's K objects: true ones, and those that were predicted, if any."""
 
     path: str
-    size: tuple[int, int]
+    size: Size
     """(H, W) in original px, as of all masks."""
+    reading: ImageReading
     truth: list[RLE] = field(default_factory=list)
     before: list[RLE] = field(default_factory=list)
     after: list[RLE] = field(default_factory=list)
@@ -78,6 +82,7 @@ class PredictionRecorder:
         return ImageRecord(
             path,
             sample['ori_shape'],
+            sample.get('image_reading', ImageReading()),
             truth_as_coco(sample, path, self._category_ids),
             predictions_as_coco(sample, path, self._category_ids),
         )
@@ -89,7 +94,9 @@ def paired_predictions(
     """Two passes through the same data, by image path."""
     images: dict[str, ImagePredictions] = {}
     for first, second in zip(before, after, strict=True):
-        image = images.setdefault(first.path, ImagePredictions(first.path, first.size))
+        image = images.setdefault(
+            first.path, ImagePredictions(first.path, first.size, first.reading)
+        )
         image.truth += map(_mask_of, first.truth)
         image.before += map(_mask_of, first.predictions)
         image.after += map(_mask_of, second.predictions)
@@ -112,8 +119,14 @@ def write_truth(folder: Path, records: Sequence[ImageRecord], metainfo: Mapping[
     objects = [entry for record in records for entry in record.truth]
     content = {
         'images': [
-            {'id': path, 'file_name': path, 'height': height, 'width': width}
-            for path, (height, width) in {record.path: record.size for record in records}.items()
+            {
+                'id': path,
+                'file_name': path,
+                'height': record.size[0],
+                'width': record.size[1],
+                'reading': asdict(record.reading),
+            }
+            for path, record in {record.path: record for record in records}.items()
         ],
         'annotations': [{'id': number, **entry} for number, entry in enumerate(objects, start=1)],
         'categories': [
@@ -140,7 +153,11 @@ def read_predictions(folder: Path) -> dict[str, ImagePredictions]:
     try:
         truth = json.loads((folder / TRUTH_FILE).read_text(encoding='utf-8'))
         images = {
-            entry['id']: ImagePredictions(entry['file_name'], (entry['height'], entry['width']))
+            entry['id']: ImagePredictions(
+                entry['file_name'],
+                (entry['height'], entry['width']),
+                ImageReading(**entry['reading']),
+            )
             for entry in truth['images']
         }
         for entry in truth['annotations']:

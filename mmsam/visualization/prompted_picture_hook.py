@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from numpy.typing import NDArray
 from PIL import Image
 
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import ConfigError
 from mmsam.geometry import scale_boxes
 from mmsam.registry import HOOKS
-from mmsam.rgb_image import ImageReading, read_rgb
+from mmsam.rgb_image import ImageReading
 from mmsam.structures import SAMDataSample
+from mmsam.visualization.original_image import read_original
 from mmsam.visualization.prediction_picture import draw_prediction
 
 
@@ -104,7 +103,8 @@ def _write_picture(data_sample: SAMDataSample, folder: Path, place: int) -> None
             'gt_instances.rles and pred_instances.rles, as SAMSegmentor does, got '
             f'{type(data_sample).__name__} without them.'
         )
-    image = _read_image(data_sample)
+    reading = data_sample.get('image_reading', ImageReading())
+    image = read_original(data_sample.img_path, data_sample.ori_shape, reading)
     boxes = scale_boxes(data_sample.prompts.boxes, data_sample.img_shape, data_sample.ori_shape)
     picture = draw_prediction(
         image,
@@ -114,15 +114,3 @@ def _write_picture(data_sample: SAMDataSample, folder: Path, place: int) -> None
     )
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(folder / f'{place:04d}_{Path(data_sample.img_path).stem}.png')
-
-
-def _read_image(data_sample: SAMDataSample) -> NDArray[np.uint8]:
-    """The image (H, W, 3) uint8 RGB, read as the model got it."""
-    reading = data_sample.get('image_reading', ImageReading())
-    image = read_rgb(data_sample.img_path, reading).pixels
-    if image.shape[:2] != tuple(data_sample.ori_shape):
-        raise DataError(
-            f'Expected an image of {tuple(data_sample.ori_shape)} (h, w) as its annotations say, '
-            f'got {image.shape[:2]} at {data_sample.img_path}.'
-        )
-    return image

@@ -165,3 +165,76 @@ def test_weights_go_out_to_segment_anything_again(trained, official, tmp_path):
     assert {'mask_decoder.mask_tokens.weight', 'mask_decoder.iou_token.weight'} <= changed
     trained_weights = weights_of(work_dir / 'iter_3.pth')
     assert all(torch.equal(after[key], value) for key, value in trained_weights.items())
+
+
+# ------------------------------------------------------------------------------------ --zero-shot
+
+
+@pytest.fixture(scope='module')
+def compared(trained, official, tmp_path_factory):
+    """The folder of a comparison of the trained weights, and those of the official ones alone."""
+    config, work_dir = trained
+    folder = tmp_path_factory.mktemp('compared')
+    run_here(test, config, official, '--work-dir', folder / 'stock')
+    run_here(
+        test, config, work_dir / 'iter_3.pth', '--zero-shot', official,
+        '--work-dir', folder / 'both', '--show-dir', folder / 'pictures',
+    )  # fmt: skip
+    return folder
+
+
+def scores_of(work_dir: Path) -> dict[str, float]:
+    (path,) = work_dir.glob('*/*.json')
+    return {name.partition('/')[2]: score for name, score in json.loads(path.read_text()).items()}
+
+
+def test_gains_are_the_difference_of_two_tests(compared, tested):
+    comparison = json.loads((compared / 'both' / 'comparison.json').read_text())
+    stock, tuned = scores_of(compared / 'stock'), scores_of(tested / 'run')
+    assert stock['mIoU'] != tuned['mIoU']
+    assert comparison['before'].keys() == comparison['after'].keys() >= {'mIoU', 'mDice', 'mBIoU'}
+    for name in comparison['before']:
+        assert comparison['before'][name] == stock[name], name
+        assert comparison['after'][name] == tuned[name], name
+    assert comparison['box_fill']['mIoU'] == stock['box_fill_mIoU']
+    (log,) = (compared / 'both').glob('*/*.log')
+    (row,) = [line for line in log.read_text().splitlines() if line.startswith('| mIoU ')]
+    assert [cell.strip() for cell in row.strip('|').split('|')] == [
+        'mIoU', f'{stock["box_fill_mIoU"]:.4f}', f'{stock["mIoU"]:.4f}', f'{tuned["mIoU"]:.4f}',
+        f'{tuned["mIoU"] - stock["mIoU"]:+.4f}',
+    ]  # fmt: skip
+
+
+def test_regressions_are_listed_and_drawn(compared):
+    comparison = json.loads((compared / 'both' / 'comparison.json').read_text())
+    images = comparison['images']
+    assert len(images) == len(VAL_COUNTS)
+    gains = {path: scores['after'] - scores['before'] for path, scores in images.items()}
+    assert [scores['gain'] for scores in images.values()] == sorted(gains.values())
+    assert {path: scores['gain'] for path, scores in images.items()} == gains
+    worse = [path for path in sorted(gains, key=gains.__getitem__) if gains[path] < 0]
+    assert worse, 'choose other weights: nothing became worse'
+    assert [entry['image'] for entry in comparison['images_worse']] == worse
+    assert [path.name for path in sorted((compared / 'pictures').iterdir())] == [
+        f'{number:04d}_{Path(path).stem}.png' for number, path in enumerate(worse)
+    ]
+    for path in (compared / 'pictures').iterdir():
+        assert Image.open(path).width > 3 * 256  # three panels
+    # the mean fall of an image is that of its objects
+    for path in worse:
+        falls = [
+            entry['after'] - entry['before']
+            for entry in comparison['objects_worse']
+            if entry['image'] == path
+        ]
+        count = VAL_COUNTS[int(Path(path).stem.split('_')[1]) - 1]
+        assert falls == sorted(falls) and sum(falls) / count <= gains[path] + 1e-9
+
+
+def test_stock_weights_that_are_missing(trained, tmp_path, capsys):
+    config, work_dir = trained
+    code, line = refused(
+        capsys, test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path,
+        '--zero-shot', tmp_path / 'no.pth',
+    )  # fmt: skip
+    assert code == 4 and str(tmp_path / 'no.pth') in line

@@ -265,7 +265,7 @@ def _example(run: RunRecord, path: str) -> str:
     if image.after:
         panels.append((f'after, IoU {format_score(scores.get("after"))}', image.after))
     try:
-        pictures = masks_as_data(image.path, image.size, [masks for _, masks in panels])
+        pictures = masks_as_data(image, [masks for _, masks in panels])
     except DataError as error:
         return f'<div class="example">{_note(str(error))}</div>'
     figures = ''.join(

@@ -24,14 +24,22 @@ def test_groups_by_the_names_of_the_metric():
             'aAcc',
         )  # fmt: skip
     )
-    assert [[group.title, [row.name for row in group.rows], group.drawn] for group in groups] == [
-        ['Scores', ['mIoU', 'aAcc'], ['mIoU', 'aAcc']],
-        ['By object size', ['mIoU_small', 'mIoU_large', 'mDice_small'], ['mIoU_small', 'mIoU_large']],
-        ['By category', ['mIoU_class_small'], []],
-        ['Calibration of the estimated IoU', ['IoU_error', 'IoU_bias_small'], ['IoU_error']],
-        ['Inexact boxes', ['mIoU_noise5'], ['mIoU_noise5']],
-        ['Clicks', ['mIoU_click1', 'NoC85'], ['mIoU_click1']],
-    ]  # fmt: skip
+    assert {group.title: [row.name for row in group.rows] for group in groups} == {
+        'Scores': ['mIoU', 'aAcc'],
+        'By object size': ['mIoU_small', 'mIoU_large', 'mDice_small'],
+        'By category': ['mIoU_class_small'],
+        'Calibration of the estimated IoU': ['IoU_error', 'IoU_bias_small'],
+        'Inexact boxes': ['mIoU_noise5'],
+        'Clicks': ['mIoU_click1', 'NoC85'],
+    }
+    assert {group.title: group.drawn for group in groups} == {
+        'Scores': ['mIoU', 'aAcc'],
+        'By object size': ['mIoU_small', 'mIoU_large'],
+        'By category': [],
+        'Calibration of the estimated IoU': ['IoU_error'],
+        'Inexact boxes': ['mIoU_noise5'],
+        'Clicks': ['mIoU_click1'],
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+import json
+
+import pytest
+from html_page import HtmlPage
+from tiny_run import VAL_COUNTS, run_here, write_config
+from toy_run import MAX_ITERS
+from toy_run import train as train_toy
+
+from mmsam.errors import StorageError
+from mmsam.visualization import ReportHook, report_hook
+from mmsam.visualization.prediction_files import read_predictions
+from mmsam.visualization.report.line_chart import MAX_MARKED
+from tools import train
+
+
+@pytest.fixture(scope='module')
+def work_dir(data, tmp_path_factory):
+    """Of a training of two iterations, validated before the first and after each."""
+    folder = tmp_path_factory.mktemp('work')
+    config = write_config(folder, data, max_iters=2)
+    run_here(train, config, '--work-dir', folder / 'run "<ä>"')
+    return folder / 'run "<ä>"'
+
+
+def page_of(work_dir) -> HtmlPage:
+    return HtmlPage((work_dir / 'report.html').read_text())
+
+
+def test_the_report_has_the_numbers_of_the_run(work_dir):
+    page = page_of(work_dir)
+    results = json.loads((work_dir / 'results.json').read_text())
+    before, after = results['before']['mIoU'], results['after']['mIoU']
+    assert before != after
+    assert page.rows['mIoU'] == [
+        f'{results["box_fill"]["mIoU"]:.4f}', f'{before:.4f}', f'{after:.4f}',
+        f'{after - before:+.4f}',
+    ]  # fmt: skip
+    assert '2 iterations, complete.' in page.text
+    (scalars,) = work_dir.glob('*/vis_data/scalars.json')
+    logged = [json.loads(line) for line in scalars.read_text().splitlines()]
+    losses = [(record['step'], record['loss']) for record in logged if 'loss' in record]
+    assert len(losses) == 2 < MAX_MARKED
+    for step, loss in losses:
+        assert f'loss: {loss:.4g} at {step}' in page.texts
+    scores = [(record['step'], record['sam/mIoU']) for record in logged if 'sam/mIoU' in record]
+    assert [step for step, _ in scores] == [0, 1, 2]
+    for step, score in scores:
+        assert f'mIoU: {score:.4g} at {step}' in page.texts
+
+
+def test_it_says_how_to_repeat_the_run(work_dir):
+    page = page_of(work_dir)
+    (command,) = (text for text in page.texts if 'train.py' in text)
+    assert str(work_dir) in command
+    assert 'iter_2.pth' in page.text
+    (start,) = work_dir.glob('*/start.json')
+    assert json.loads(start.read_text())['seed'] == 0
+
+
+def test_every_validation_image_is_shown_with_its_predictions(work_dir):
+    images = read_predictions(work_dir / 'predictions')
+    assert [len(image.truth) for image in images.values()] == list(VAL_COUNTS)
+    assert [len(image.before) for image in images.values()] == list(VAL_COUNTS)
+    assert [len(image.after) for image in images.values()] == list(VAL_COUNTS)
+    page = page_of(work_dir)
+    assert len(page.pictures) == 3 * len(VAL_COUNTS)
+    results = json.loads((work_dir / 'results.json').read_text())['images']
+    best, *_ = sorted(results.values(), key=lambda scores: -scores['after'])
+    captions = [text for text in page.texts if text.startswith('after, IoU')]
+    assert captions[0] == f'after, IoU {best["after"]:.4f}'
+
+
+def test_a_new_run_in_the_folder_forgets_what_the_last_one_predicted(work_dir, data, tmp_path):
+    """Looked at while its first validation is the only one."""
+    before = (work_dir / 'predictions' / 'before.json').read_text()
+    seen = []
+    original = report_hook.write_report
+
+    def look(folder):
+        seen.append(sorted(path.name for path in (folder / 'predictions').iterdir()))
+        return original(folder)
+
+    config = write_config(tmp_path, data, max_iters=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_hook, 'write_report', look)
+        run_here(train, config, '--work-dir', work_dir)
+    assert seen[0] == ['before.json', 'truth.json']
+    assert seen[1] == ['before.json', 'latest.json', 'truth.json']
+    assert (work_dir / 'predictions' / 'before.json').read_text() == before
+
+
+def test_a_model_without_prompts(tmp_path):
+    train_toy(tmp_path, ReportHook())
+    page = page_of(tmp_path)
+    assert f'{MAX_ITERS} iterations, complete.' in page.text
+    assert page.rows['score'][0] == '-' and page.rows['score'][1] != '-'
+    assert not (tmp_path / 'predictions').exists()
+
+
+def test_without_validation(tmp_path):
+    train_toy(tmp_path, ReportHook(), validates=False)
+    page = page_of(tmp_path)
+    assert 'No validation so far' in page.text
+    assert f'{MAX_ITERS} iterations, complete.' in page.text
+
+
+def test_validations_by_epoch(tmp_path):
+    train_toy(tmp_path, ReportHook(), by_epoch=True)
+    assert 'epoch' in page_of(tmp_path).texts
+
+
+def test_what_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch, capfd):
+    def fail(path, text):
+        raise StorageError(f'{path} cannot be written: no room.')
+
+    monkeypatch.setattr(report_hook, 'write_text_atomically', fail)
+    monkeypatch.setattr('mmsam.visualization.report.page.write_text_atomically', fail)
+    train_toy(tmp_path, ReportHook())
+    assert (tmp_path / 'last_checkpoint').exists()
+    assert 'report.html cannot be written: no room. The run goes on' in capfd.readouterr().err
