@@ -1,7 +1,7 @@
 """Which loss trains a small SAM best: nuclei and generated stamps, one table for each.
 
     make demo     # the weights that every run starts from, and the stamps
-    python benchmarks/loss_choice.py [--iterations 300] [--losses NAME ...] [--seeds 0 1]
+    python benchmarks/loss_choice.py [--iterations 200] [--losses NAME ...] [--seeds 0 1]
 
 Every loss trains from the same weights, with the same images, flips and boxes in the same order,
 for the same number of iterations, in a process of one thread. A finished run is kept in the work
@@ -33,7 +33,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     'bce+dice points': dict(resolution='points', focal_weight=0, bce_weight=1),
     'focal+dice input': dict(resolution='input'),
 }
-SCORES = ('mIoU', 'mDice', 'mBIoU', 'mIoU_small', 'mIoU_medium', 'mIoU_large')
+SCORES = ('mIoU', 'mDice', 'mBIoU', 'mIoU_small', 'mIoU_medium', 'mIoU_large', 'IoU_error')
 MAX_OBJECTS = 4
 """Of an image in an iteration: more images of few objects teach more a second than the reverse."""
 
@@ -55,6 +55,7 @@ def train(name: str, data: str, seed: int, args: argparse.Namespace) -> dict[str
         options = [
             f'train_cfg.max_iters={args.iterations}',
             f'train_cfg.val_interval={args.iterations}',
+            'default_hooks.logger.interval=10',
             f'train_dataloader.dataset.pipeline.1.max_objects={MAX_OBJECTS}',
         ]
         command = [sys.executable, ROOT / 'tools' / 'train.py', config, '--work-dir', work_dir]
@@ -106,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--iterations', type=int, default=300)
+    parser.add_argument('--iterations', type=int, default=200)
     parser.add_argument('--losses', nargs='+', default=list(LOSSES), choices=list(LOSSES))
     parser.add_argument('--data', nargs='+', default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0])

@@ -30,10 +30,11 @@ from tools import train
 # ------------------------------------------------------------------------------- one process
 
 
-def hooks(*more: str, loss: str = '') -> str:
+def hooks(*more: str, resolution: str = 'low_res', later: str = '') -> str:
     """A line of a config: the hooks of a run, which a config can only replace all together."""
     names = ('DivergenceHook', 'ZeroShotHook', 'StockWeightsHook')
-    mask_loss = f"dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss'){loss})"
+    loss = f"dict(type='SAMMaskLoss', resolution={resolution!r})"
+    mask_loss = f"dict(type='MaskLossHook', loss={loss}, schedule=[{later}])"
     items = [mask_loss, *(f"dict(type='{name}')" for name in names), *more]
     return f'custom_hooks = [{", ".join(items)}]'
 
@@ -51,12 +52,15 @@ FEATURES: dict[str, tuple[str, ...]] = {
     'bfloat16': ('', '--amp'),
     'averaged weights': (hooks(EMA),),
     'accumulation': ('optim_wrapper = dict(accumulative_counts=2)',),
-    'prompts, loss schedule': (PROMPTS + hooks(loss=f', schedule=[{LATER_LOSS}]'),),
+    'prompts, loss schedule': (PROMPTS + hooks(later=LATER_LOSS),),
     'scaled learning rate': ('', '--auto-scale-lr'),
 }
 """Lines at the end of the config, and arguments of train.py."""
 
-ALL = f"train_pipeline[1]['max_objects'] = 1  # draws one of several\n{hooks()}\n"
+ALL = f"""
+train_pipeline[1]['max_objects'] = 1  # draws one of several
+{hooks(resolution='points')}
+"""
 """Lines before those: every source of random numbers is used."""
 
 Run = Callable[[str], Path]
