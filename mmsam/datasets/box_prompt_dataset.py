@@ -21,6 +21,7 @@ from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.rle import boxes_of_rles
 from .samplers import EpochIndex
+from .splits import build_split
 
 _DATA_PREFIX: Mapping = MappingProxyType({'img': 'images'})
 
@@ -44,7 +45,7 @@ class BoxPromptDataset(BaseDataset):
     and a training does not: each epoch would repeat the same augmentation.
 
     Args:
-        reader: ``type`` ('coco' or 'mask_folder') and options of the reader, see ``readers``.
+        reader: ``type`` (one of ``readers.READERS``) and options of the reader.
         data_root: folder that relative paths belong to.
         data_prefix: ``dict(img=...)``, the folder of the images; ``images`` unless given.
         pipeline: transforms, built or as configs.
@@ -59,6 +60,8 @@ class BoxPromptDataset(BaseDataset):
         seed: >= 0, for samples whose index brings no seed.
         test_mode: True in validation and test.
         indices: the first n samples, or those of a list, as in mmengine's ``BaseDataset``.
+        split: the part of the images to take, ``dict(part='val', ratios=dict(train=0.8, val=0.2),
+            group=None, seed=0)``, see ``Split``; None: all.
 
     Raises:
         ConfigError: a wrong option, or no sample at all.
@@ -77,6 +80,7 @@ class BoxPromptDataset(BaseDataset):
         seed: int = 0,
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
+        split: Mapping | None = None,
     ) -> None:
         check_choice('empty_images', empty_images, ('skip', 'keep'))
         check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
@@ -87,6 +91,7 @@ class BoxPromptDataset(BaseDataset):
         if isinstance((metainfo or {}).get('classes'), str):
             raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
         self.reader = build_reader(reader, data_root)
+        self.split = None if split is None else build_split(split)
         self._reader_text = ', '.join(f'{key}={value!r}' for key, value in reader.items())
         self.empty_images = empty_images
         self.boxes_from = boxes_from
@@ -108,6 +113,9 @@ class BoxPromptDataset(BaseDataset):
         self._metainfo['classes'] = classes
         if self.reader.category_ids is not None:
             self._metainfo['category_ids'] = self.reader.category_ids
+        if self.split is not None:
+            chosen = self.split.chosen([image.img_path for image in images], img_dir)
+            images = [images[place] for place in chosen]
         missing = [image.img_path for image in images if not os.path.isfile(image.img_path)]
         if missing:
             raise DataError(
