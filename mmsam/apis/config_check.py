@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from mmsam import registry
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.readers import build_reader
+from mmsam.datasets.splits import build_split
 from mmsam.errors import ConfigError
 
 from .split_check import ENDLESS_SAMPLERS
@@ -392,9 +393,9 @@ def _check_modules(
             _check_options(value, where, module, kind)
             if getattr(module, '__name__', '') == 'Albu':
                 return  # albumentations has names of its own
-            if module is BoxPromptDataset and 'reader' in value:
-                _check_reader(value, where)
-                value = {key: child for key, child in value.items() if key != 'reader'}
+            if module is BoxPromptDataset:
+                _check_own_dicts(value, where)
+                value = {k: child for k, child in value.items() if k not in ('reader', 'split')}
         elif need_type:
             near = nearest('type', map(str, value))
             got = f'{near}, which is almost that' if near else ', '.join(map(str, value))
@@ -415,15 +416,15 @@ def _check_children(value: dict, where: str, kinds: _Kinds, scope: str) -> None:
         _check_modules(child, f'{where}.{key}', child_kinds, scope, need_type)
 
 
-def _check_reader(dataset: Mapping, where: str) -> None:
-    """The reader checks its options itself; it reads nothing before it is asked for images."""
-    reader = dataset['reader']
-    if not isinstance(reader, dict):
-        raise ConfigError(f'{where}.reader: expected a dict with a type, got {reader!r}.')
-    try:
-        build_reader(reader, dataset.get('data_root', ''))
-    except (ConfigError, TypeError) as error:
-        raise ConfigError(f'{where}.reader: {error}') from error
+def _check_own_dicts(dataset: Mapping, where: str) -> None:
+    """Reader and split check their options themselves; neither reads a file before it must."""
+    root = dataset.get('data_root', '')
+    for key, build in (('reader', lambda given: build_reader(given, root)), ('split', build_split)):
+        if dataset.get(key) is not None:
+            try:
+                build(dataset[key])
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f'{where}.{key}: {error}') from error
 
 
 def _check_options(value: dict, where: str, module: Callable, kind: Registry | None) -> None:

@@ -121,7 +121,10 @@ def _files_of(dataset: dict) -> Iterator[tuple[str, str]]:
     for what, name in (
         ('annotation file', dataset.get('ann_file')),
         ('annotation file', reader.get('ann_file')),
+        ('annotation folder', reader.get('ann_dir')),
         ('mask folder', reader.get('mask_dir')),
+        ('split', reader.get('split')),
+        ('file of class names', reader.get('names_file')),
         ('image folder', prefix.get('img')),
         ('image folder', prefix.get('img_path')),
     ):

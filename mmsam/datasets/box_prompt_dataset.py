@@ -23,6 +23,7 @@ from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.rle import boxes_of_rles
 from .samplers import EpochIndex
+from .splits import build_split
 
 _DATA_PREFIX: Mapping = MappingProxyType({'img': 'images'})
 
@@ -50,7 +51,7 @@ class BoxPromptDataset(BaseDataset):
     and a training does not: each epoch would repeat the same augmentation.
 
     Args:
-        reader: ``type`` ('coco' or 'mask_folder') and options of the reader, see ``readers``.
+        reader: ``type`` (one of ``readers.READERS``) and options of the reader.
         data_root: folder that relative paths belong to.
         data_prefix: ``dict(img=...)``, the folder of the images; ``images`` unless given.
         pipeline: transforms, built or as configs.
@@ -69,6 +70,8 @@ class BoxPromptDataset(BaseDataset):
         indices: the first n samples, or those of a list, as in mmengine's ``BaseDataset``.
         max_pixels: of the largest image that is read, at most 2**29; a guard against small files
             that fill the memory.
+        split: the part of the images to take, ``dict(part='val', ratios=dict(train=0.8, val=0.2),
+            group=None, seed=0)``, see ``Split``; None: all.
 
     Raises:
         ConfigError: a wrong option, or no sample at all.
@@ -89,6 +92,7 @@ class BoxPromptDataset(BaseDataset):
         test_mode: bool = False,
         indices: int | Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
+        split: Mapping | None = None,
     ) -> None:
         check_choice('empty_images', empty_images, ('skip', 'keep'))
         check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
@@ -111,6 +115,7 @@ class BoxPromptDataset(BaseDataset):
         self.max_pixels = max_pixels
         self.reader = build_reader(reader, data_root)
         self.reader.max_pixels = max_pixels
+        self.split = None if split is None else build_split(split)
         self._reader_text = ', '.join(f'{key}={value!r}' for key, value in reader.items())
         self.empty_images = empty_images
         self.boxes_from = boxes_from
@@ -133,6 +138,9 @@ class BoxPromptDataset(BaseDataset):
         self._metainfo['classes'] = classes
         if self.reader.category_ids is not None:
             self._metainfo['category_ids'] = self.reader.category_ids
+        if self.split is not None:
+            chosen = self.split.chosen([image.img_path for image in images], img_dir)
+            images = [images[place] for place in chosen]
         missing = [image.img_path for image in images if not os.path.isfile(image.img_path)]
         if missing:
             raise DataError(

@@ -37,8 +37,10 @@ def build_reader(config: Mapping, data_root: str) -> AnnotationReader:
     """Builds the reader that ``config`` describes: ``type`` from ``READERS``, and its options.
 
     Raises:
-        ConfigError: an unknown type or option, a missing option.
+        ConfigError: no dict, an unknown type or option, a missing option.
     """
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"reader must be a dict, such as dict(type='coco', ...), got {config!r}.")
     options = dict(config)
     kind = options.pop('type', None)
     check_choice('reader type', kind, READERS)

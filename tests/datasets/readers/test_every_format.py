@@ -9,6 +9,8 @@ from pycocotools import mask as mask_api
 
 from mmsam.datasets import BoxPromptDataset
 
+pytestmark = pytest.mark.usefixtures('quick_data_sets')
+
 PIPELINE = [dict(type='LoadSAMImage')]
 
 
