@@ -50,7 +50,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     'plain': ('',),
     'workers': ('train_dataloader.update(num_workers=2)',),
     'bfloat16': ('', '--amp'),
-    'averaged weights': (hooks(EMA),),
+    'averaged weights': (hooks(EMA, resolution='points'),),
     'accumulation': ('optim_wrapper = dict(accumulative_counts=2)',),
     'prompts, loss schedule': (PROMPTS + hooks(later=LATER_LOSS),),
     'scaled learning rate': ('', '--auto-scale-lr'),
@@ -144,16 +144,16 @@ def reads(straight, tmp_path, monkeypatch) -> Callable[[], list[str]]:
     straight('plain')  # not to be noted
     log = tmp_path / 'reads'
     images = []
-    prepare, open_image = BoxPromptDataset.prepare_data, loading.open_image
+    prepare, read_rgb = BoxPromptDataset.prepare_data, loading.read_rgb
 
     def prepare_noted(self, idx):
         with log.open('a') as file:
             file.write(f'{idx.epoch} {int(idx)}\n')
         return prepare(self, idx)
 
-    def open_noted(path):
+    def read_noted(path, reading):
         images.append(path)
-        return open_image(path)
+        return read_rgb(path, reading)
 
     def samples() -> list[str]:
         found = log.read_text().splitlines()
@@ -161,7 +161,7 @@ def reads(straight, tmp_path, monkeypatch) -> Callable[[], list[str]]:
         return found
 
     monkeypatch.setattr(BoxPromptDataset, 'prepare_data', prepare_noted)
-    monkeypatch.setattr(loading, 'open_image', open_noted)
+    monkeypatch.setattr(loading, 'read_rgb', read_noted)
     return samples
 
 
