@@ -266,7 +266,7 @@ class BoxPromptDataset(BaseDataset):
         good = np.isfinite(boxes).all(axis=1) & (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
         for index in np.flatnonzero(~good):
             with one_record():
-                raise _box_error(image, objects, index)
+                raise _box_error(image, objects, int(index))
         return clipped
 
 

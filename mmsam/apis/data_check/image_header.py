@@ -1,0 +1,49 @@
+"""What an image file says of itself, read without decoding it."""
+
+import warnings
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image
+
+from mmsam.image_file import open_image
+from mmsam.geometry import Size
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Of one file.
+
+    Args:
+        size: (H, W) of the pixels as they lie in the file.
+        kind: format, mode and, where the mode does not tell them, bits: 'PNG RGBA'.
+        is_rotated: whether EXIF says that the pixels are to be shown in another orientation.
+    """
+
+    size: Size
+    kind: str
+    is_rotated: bool
+
+
+def read_header(path: str) -> ImageHeader:
+    """Read the header of an image file.
+
+    Raises:
+        DataError: the file cannot be opened; see ``open_image``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _header(image)
+    except Exception:  # noqa: BLE001  (of Pillow's plugins; open_image says what is wrong)
+        return _header(open_image(path)[0])
+
+
+def _header(image: Image.Image) -> ImageHeader:
+    is_deep = ';16' in str(getattr(image, 'tile', '')) and ';16' not in image.mode
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return ImageHeader(
+        size=(image.height, image.width),
+        kind=f'{image.format} {image.mode}{" of 16 bits" if is_deep else ""}',
+        is_rotated=orientation != 1,
+    )
