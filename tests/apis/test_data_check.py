@@ -1,5 +1,6 @@
 """What tools/check_data.py says of each bad input, over a folder of three small images."""
 
+import gc
 import itertools
 import json
 import re
@@ -111,6 +112,14 @@ class Folder:
         train = loader(self.root, self.reader, self.classes)
         config.write_text(f"default_scope = 'mmsam'\ntrain_dataloader = {train}\n{self.more}")
         run_here(check_data, config, *arguments)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _old_objects_are_not_searched():
+    """mmengine collects garbage for each data set, which else goes through all that is imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -41,7 +41,8 @@ def read_header(path: str) -> ImageHeader:
 
 def _header(image: Image.Image) -> ImageHeader:
     is_deep = ';16' in str(getattr(image, 'tile', '')) and ';16' not in image.mode
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # that of PNG files decodes them
+    orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     return ImageHeader(
         size=(image.height, image.width),
         kind=f'{image.format} {image.mode}{" of 16 bits" if is_deep else ""}',
