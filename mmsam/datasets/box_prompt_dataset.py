@@ -39,8 +39,7 @@ class BoxPromptDataset(BaseDataset):
     - ``height``, ``width``: the image's size as the annotation says; ``max_pixels``;
     - ``boxes`` (K, 4) float32 xyxy, so far in original px, later in the frame of the image;
     - ``gt_boxes`` (K, 4) float32 xyxy, a copy that stays in original px;
-    - ``labels`` (K,) int64; ``rles``: K masks in original px as compressed COCO RLE;
-    - ``names``: what a message calls each of the K objects, such as ``annotation 12``.
+    - ``labels`` (K,) int64; ``rles``: K masks in original px as compressed COCO RLE.
 
     With ``prompt_boxes``, ``boxes`` are the D boxes of a detector, with ``prompt_scores`` (D,)
     float32 and ``prompt_labels`` (D,) int64; ``gt_boxes``, ``labels`` and ``rles`` stay those of
@@ -193,7 +192,10 @@ class BoxPromptDataset(BaseDataset):
         return found
 
     def get_data_info(self, idx: int) -> dict:
-        """What the pipeline gets for sample ``idx``, see the class."""
+        """What the pipeline gets for sample ``idx``, see the class; and for messages ``names``.
+
+        The names are those of the K objects, such as ``annotation 12``.
+        """
         info = super().get_data_info(idx)
         image = info.pop('annotated_image', None)
         if image is not None:
@@ -212,6 +214,7 @@ class BoxPromptDataset(BaseDataset):
             DataError: a wrong or missing file, or whatever a transform raised; it names the image.
         """
         info = self.get_data_info(idx)
+        del info['names']  # transforms that leave objects out need not know of them
         seed, epoch = self.seed, 0
         if isinstance(idx, EpochIndex):
             seed, epoch = idx.seed, idx.epoch

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
+from mmsam.structures.rle import move_rle
+
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
 Outline = NDArray[np.float64]
@@ -170,10 +172,8 @@ def draw_objects(
     colors = [_object_color(index) for index in range(len(chosen))]
     rows, columns = _surroundings(chosen_rles, image.shape[0], image.shape[1])
     part = np.ascontiguousarray(image[rows, columns])
-    part_rles = [
-        mask_utils.encode(np.asfortranarray(mask_utils.decode(rle)[rows, columns]))
-        for rle in chosen_rles
-    ]
+    shift = (-rows.start, -columns.start)
+    part_rles = [move_rle(rle, shift, (part.shape[0], part.shape[1])) for rle in chosen_rles]
     scales = [_panel_scale(each, PANEL_HEIGHT, PANEL_MAX_WIDTH) for each in (image, part)]
     count = '1 object' if len(chosen) == 1 else f'{len(chosen)} objects'
     panels = [

@@ -53,10 +53,11 @@ def test_numbers_of_both_splits(root):
 
 
 def test_parts_of_wrapped_data_and_other_data(root):
-    wrapped = RepeatDataset(ConcatDataset([build(root), build(root, 'val')]), 2)
-    assert [line.split(';')[0] for line in said(wrapped)] == [
+    parts = ConcatDataset([build(root), build(root, 'val')])
+    assert [line.split(';')[0] for line in said(parts, RepeatDataset(build(root), 2))] == [
         'Data of train: 5 images',
         'Data of train: 3 images',
+        'Data of val: 5 images',
     ]
     assert said(range(5)) == []
 
@@ -92,7 +93,7 @@ def test_a_sample_of_many_images(root, monkeypatch):
     monkeypatch.setattr(quick_check, '_HEADERS', 2)
     read = []
     header = quick_check.read_header
-    monkeypatch.setattr(quick_check, 'read_header', lambda path: read.append(path) or header(path))
+    monkeypatch.setattr(quick_check, 'read_header', lambda path, reading: read.append(path) or header(path, reading))
     (line,) = said(build(root))
     assert '5 images; 3 objects (of 2 images that were looked at), 1 to 2' in line
     assert read == [f'{root}/images/train_{number}.png' for number in (1, 6)]

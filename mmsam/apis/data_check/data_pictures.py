@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmsam.datasets.transforms import LoadSAMImage
 from mmsam.errors import MMSAMError
+from mmsam.rgb_image import read_rgb
 from mmsam.visualization import draw_objects
 
 from .full_check import CheckedSplit
@@ -41,10 +41,10 @@ def _pictures(split: CheckedSplit) -> Iterator[tuple[str, dict[str, Any], tuple[
 def _draw(info: dict[str, Any], objects: tuple[int, ...]) -> np.ndarray | None:
     """The picture; None of an image that cannot be read, which is an error of its own."""
     try:
-        image = LoadSAMImage().transform(dict(info))['img']
+        image = read_rgb(info['img_path'], info['image_reading']).pixels
     except MMSAMError:
         return None
-    return draw_objects(image, np.nan_to_num(info['boxes']), info['rles'], objects)
+    return draw_objects(image, np.nan_to_num(info['gt_boxes']), info['rles'], objects)
 
 
 def _slug(words: str) -> str:

@@ -1,7 +1,6 @@
 """Reads all data of a config as a training would, and does not stop at the first error."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,13 @@ from mmengine.config import Config
 from mmsam.apis.run_config import check_paths, datasets_of
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.readers.problems import collect_problems, one_record
-from mmsam.datasets.transforms import LoadSAMImage
+from mmsam.datasets.transforms.loading import check_annotated_size
 from mmsam.errors import ConfigError
 from mmsam.registry import DATASETS
+from mmsam.rgb_image import read_rgb
 
 from .findings import Findings, Suspect, name_objects
-from .image_header import read_header
+from .image_header import read_header, reading_of
 from .neighbours import find_overlaps, find_touching
 from .object_checks import check_objects, input_size
 from .split_facts import SplitFacts, class_names
@@ -74,18 +74,13 @@ def check_data(config: Config, phases: Sequence[str]) -> dict[str, CheckedSplit]
 def _check_split(config: Config, phase: str, dataset_config: Any) -> CheckedSplit:
     loader = f'{phase}_dataloader'
     split = CheckedSplit()
-    with collect_problems() as problems, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always', UserWarning)
+    with collect_problems() as problems:
         with one_record():
             check_paths(config, (loader,))
             for leaf in _leaves(dataset_config, loader):
                 with one_record():
                     _check_dataset(DATASETS.build(leaf), split)
     split.findings.add(problems)
-    for warning in caught:
-        if issubclass(warning.category, UserWarning):
-            message = str(warning.message).removesuffix('.')
-            split.findings.warn('changes to images when they are read', Suspect(message))
     for name, count in split.facts.labels.items():
         if count == 0:
             split.findings.warn('classes without an object', Suspect(name))
@@ -107,18 +102,17 @@ def _leaves(config: Any, loader: str) -> list[dict]:
 def _check_dataset(dataset: BoxPromptDataset, split: CheckedSplit) -> None:
     names = class_names(dataset)
     split.facts.labels.update(dict.fromkeys(names, 0))
-    steps = dataset.pipeline.transforms
-    loading = next((step for step in steps if isinstance(step, LoadSAMImage)), LoadSAMImage())
+    reading = reading_of(dataset)
     for index in range(len(dataset)):
         with one_record():
-            info = dataset.get_data_info(index)
+            info = {**dataset.get_data_info(index), 'image_reading': reading}
             if len(split.samples) < _SAMPLES:
                 split.samples.append(info)
             split.facts.add(info, names)
             for what, objects, detail in check_objects(info, input_size(dataset)):
                 split.findings.warn(what, name_objects(info, objects, detail))
             _check_neighbours(info, split)
-            _check_image(info, loading, split)
+            _check_image(info, split)
 
 
 def _check_neighbours(info: dict[str, Any], split: CheckedSplit) -> None:
@@ -129,13 +123,17 @@ def _check_neighbours(info: dict[str, Any], split: CheckedSplit) -> None:
     split.facts.add_touching(len(find_touching(info['rles'])))
 
 
-def _check_image(info: dict[str, Any], loading: LoadSAMImage, split: CheckedSplit) -> None:
-    path, findings = info['img_path'], split.findings
-    header = read_header(path)
+def _check_image(info: dict[str, Any], split: CheckedSplit) -> None:
+    path, reading, findings = info['img_path'], info['image_reading'], split.findings
+    header = read_header(path, reading)
     split.facts.kinds[header.kind] += 1
     if header.is_rotated:
         findings.warn('images whose EXIF orientation is ignored', Suspect(path, info))
-    pixels = loading.transform(dict(info))['img']
+    image = read_rgb(path, reading)
+    pixels = image.pixels
+    check_annotated_size(info, (pixels.shape[0], pixels.shape[1]))
+    for change in image.changes:
+        findings.warn(f'images of which {change}', Suspect(path, info))
     if (pixels == pixels[0, 0]).all():
         findings.warn('images of one colour', Suspect(path, info))
     if min(pixels.shape[:2]) < _SMALL_SIDE:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmsam.structures.rle import RLE, runs_of_rle
+from mmsam.structures.rle import RLE, foreground_of_rle
 
 
 class _Runs(NamedTuple):
@@ -54,9 +54,7 @@ def find_touching(rles: Sequence[RLE]) -> set[int]:
 def _runs(rles: Sequence[RLE]) -> _Runs:
     starts, ends, owners = [], [], []
     for owner, rle in enumerate(rles):
-        edges = np.cumsum(runs_of_rle(rle))
-        end = edges[1::2]
-        start = edges[0::2][: len(end)]
+        start, end = foreground_of_rle(rle)
         height = rle['size'][0]
         first_column, last_column = start // height, (end - 1) // height
         columns = np.maximum(last_column - first_column + 1, 0)  # 0 of an empty run

@@ -7,9 +7,10 @@ import numpy as np
 
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.box_format import ious_of_pairs
-from mmsam.datasets.readers.rle import areas_of_rles, boxes_of_rles
-from mmsam.datasets.transforms import ResizeLongestSide
+from mmsam.datasets.readers.rle import boxes_of_rles
+from mmsam.datasets.transforms import RandomScaleCrop, ResizeLongestSide
 from mmsam.geometry import resize_longest_side_size
+from mmsam.structures.rle import mask_area
 
 _FITS = 0.5
 """IoU of a box with its mask's box, below which it is doubted."""
@@ -34,13 +35,13 @@ def check_objects(info: dict[str, Any], image_size: int | None) -> Iterator[Susp
 
     Args:
         info: the image with its objects, as ``BoxPromptDataset`` lists them.
-        image_size: of ``ResizeLongestSide``; None where the pipeline has none.
+        image_size: side of the padded square, px; None if unknown.
     """
     rles = info['rles']
     if not rles:
         return
     height, width = info['height'], info['width']
-    areas = np.array(areas_of_rles(rles))
+    areas = np.array([mask_area(rle) for rle in rles])
     tight = boxes_of_rles(rles)
     for index in np.flatnonzero(areas == 1):
         yield Suspicion('objects of 1 px', (int(index),))
@@ -52,7 +53,7 @@ def check_objects(info: dict[str, Any], image_size: int | None) -> Iterator[Susp
             yield Suspicion(what, (int(index),), f'{input_areas[index]:.1f} px')
     for index in np.flatnonzero(areas >= _WHOLE * height * width):
         yield Suspicion('objects that cover their image', (int(index),))
-    yield from _check_boxes(info['boxes'], tight)
+    yield from _check_boxes(info['gt_boxes'], tight)
     first_with: dict[bytes, int] = {}
     for number, rle in enumerate(rles):
         first = first_with.setdefault(rle['counts'], number)
@@ -75,6 +76,10 @@ def _check_boxes(boxes: np.ndarray, tight: np.ndarray) -> Iterator[Suspicion]:
 
 
 def input_size(dataset: BoxPromptDataset) -> int | None:
-    """``image_size`` of the data set's ``ResizeLongestSide``; None where it has none."""
-    steps = dataset.pipeline.transforms
-    return next((step.image_size for step in steps if isinstance(step, ResizeLongestSide)), None)
+    """The ``image_size`` of the data set's pipeline; None where that resizes nothing."""
+    for step in dataset.pipeline.transforms:
+        if isinstance(step, ResizeLongestSide):
+            return step.image_size
+        if isinstance(step, RandomScaleCrop):
+            return step.full_size.image_size
+    return None

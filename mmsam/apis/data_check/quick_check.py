@@ -14,7 +14,7 @@ from mmsam.datasets.transforms.loading import check_annotated_size
 from mmsam.engine.agreement import raised_by_all
 
 from .findings import Findings, Suspect, name_objects
-from .image_header import read_header
+from .image_header import read_header, reading_of
 from .object_checks import check_objects, input_size
 from .split_facts import SplitFacts, class_names
 
@@ -50,10 +50,11 @@ def _check(name: str, data: Any, logger: MMLogger) -> None:
                 facts.add(info, class_names(dataset))
                 for what, objects, detail in check_objects(info, input_size(dataset)):
                     findings.warn(what, name_objects(info, objects, detail))
+        reading = reading_of(dataset)
         for index in _spread(len(dataset), _HEADERS):
             info = _known_of(dataset, index)
-            header = read_header(info['img_path'])
-            if 'rles' in info:
+            header = read_header(info['img_path'], reading)
+            if 'rles' in info and not reading.frame:
                 check_annotated_size(info, header.size)
             if header.is_rotated:
                 findings.warn(

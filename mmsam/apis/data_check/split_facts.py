@@ -9,9 +9,10 @@ import numpy as np
 from prettytable import PrettyTable
 
 from mmsam.datasets import BoxPromptDataset
-from mmsam.datasets.readers.rle import areas_of_rles, boxes_of_rles
+from mmsam.datasets.readers.rle import boxes_of_rles
 from mmsam.evaluation.metrics.prompted_mask_metric import MEDIUM_AREA, SMALL_AREA
 from mmsam.geometry import Size
+from mmsam.structures.rle import mask_area
 
 
 @dataclass
@@ -45,7 +46,7 @@ class SplitFacts:
         self.objects_of_image.append(len(info['rles']))
         self.labels.update(class_names[label] for label in info['labels'])
         if info['rles']:
-            self.areas += areas_of_rles(info['rles'])
+            self.areas += [mask_area(rle) for rle in info['rles']]
             x1, y1, x2, y2 = boxes_of_rles(info['rles']).T
             edges = (x1 == 0) | (y1 == 0) | (x2 == size[1]) | (y2 == size[0])
             self.at_the_edge += int(edges.sum())

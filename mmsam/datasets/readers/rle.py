@@ -65,11 +65,6 @@ def rles_of_ids(ids: np.ndarray) -> dict[int, RLE]:
     return rles
 
 
-def areas_of_rles(rles: list[RLE]) -> list[int]:
-    """Pixels of masks; pycocotools itself takes at most 255 masks at once."""
-    return [int(mask_api.area(rle)) for rle in rles]
-
-
 def boxes_of_rles(rles: list[RLE]) -> np.ndarray:
     """Boxes (K, 4) float32 xyxy in original px of masks that have pixels: 10 px, 10 wide."""
     if not rles:

@@ -9,7 +9,7 @@ from mmsam.errors import ConfigError
 from mmsam.prompt_sampling import PromptKind, jitter_boxes, pick_pixels
 from mmsam.registry import TRANSFORMS
 
-_OBJECT_KEYS = ('boxes', 'gt_boxes', 'prompt_boxes', 'labels', 'rles', 'names', 'gt_masks')
+_OBJECT_KEYS = ('boxes', 'gt_boxes', 'prompt_boxes', 'labels', 'rles', 'gt_masks')
 
 
 @TRANSFORMS.register_module()
