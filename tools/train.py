@@ -11,6 +11,7 @@ import argparse
 from mmsam.apis import (
     add_training_arguments,
     check_annotation_memory,
+    check_data_quickly,
     check_room,
     check_splits,
     hold_work_dir,
@@ -39,6 +40,7 @@ def main(args: argparse.Namespace) -> None:
         runner.register_hook(StopHook())
         runner.go_on_if_stopped(args.auto_resume)
         check_splits(runner)
+        check_data_quickly(runner)
         runner.train()
 
 

@@ -3,6 +3,7 @@
 from .command_line import add_common_arguments, run_tool
 from .comparison import compare_weights
 from .config_check import check_config
+from .data_check import check_data, check_data_quickly, data_report, draw_data, raise_errors
 from .run_config import check_load_from, check_paths, load_run_config
 from .split_check import check_splits
 from .start_check import check_annotation_memory, check_room
@@ -18,15 +19,20 @@ __all__ = [
     'apply_prompt_arguments',
     'check_annotation_memory',
     'check_config',
+    'check_data',
+    'check_data_quickly',
     'check_load_from',
     'check_paths',
     'check_room',
     'check_splits',
     'check_writable',
     'compare_weights',
+    'data_report',
     'describe_config',
+    'draw_data',
     'hold_work_dir',
     'load_run_config',
     'load_training_config',
+    'raise_errors',
     'run_tool',
 ]

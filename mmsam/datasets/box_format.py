@@ -55,7 +55,7 @@ def check_box_format(images: Sequence[AnnotatedImage]) -> None:
     scales = {'pixels': 1, 'shares of the image': np.concatenate(sizes)}
     with np.errstate(invalid='ignore', over='ignore'):  # of boxes that are refused later
         fit = {
-            f'{name} in {unit}': np.mean(_iou(corners(number * scale), truth) >= _FITS)
+            f'{name} in {unit}': np.mean(ious_of_pairs(corners(number * scale), truth) >= _FITS)
             for name, corners in _CORNERS.items()
             for unit, scale in scales.items()
         }
@@ -68,7 +68,7 @@ def check_box_format(images: Sequence[AnnotatedImage]) -> None:
         )
 
 
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def ious_of_pairs(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU (N,) of boxes (N, 4) xyxy, pair by pair; 0 or NaN for boxes that have no area."""
     near, far = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
     overlap = (far - near).clip(0).prod(axis=1)

@@ -1,5 +1,6 @@
 """The data set of images, objects and box prompts."""
 
+import math
 import os
 import random
 import traceback
@@ -21,6 +22,7 @@ from .box_format import check_box_format
 from .detected_boxes import read_detected_boxes
 from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
+from .readers.problems import one_record, remark
 from .readers.rle import boxes_of_rles
 from .samplers import EpochIndex
 from .splits import build_split
@@ -141,22 +143,24 @@ class BoxPromptDataset(BaseDataset):
         if self.split is not None:
             chosen = self.split.chosen([image.img_path for image in images], img_dir)
             images = [images[place] for place in chosen]
-        missing = [image.img_path for image in images if not os.path.isfile(image.img_path)]
-        if missing:
-            raise DataError(
-                f'{len(missing)} of {len(images)} image files are missing: {first_few(missing)}; '
-                'check data_root and data_prefix.'
-            )
+        images = self._with_files(images)
         if self.boxes_from == 'annotation':
-            check_box_format(images)
+            with one_record():
+                check_box_format(images)
+            remark(str(img_dir), {'boxes that leave their images cut off': _cut_off_boxes(images)})
         data_list: list[dict] = []
+        empty = []
         for image in images:
-            if image.objects is None and (self.empty_images == 'skip' or self.prompt_boxes):
-                image.objects = self.reader.read_objects(image)
-            if image.objects is None:
-                data_list.append({'annotated_image': image, 'img_path': image.img_path})
-            elif image.objects.rles or self.empty_images == 'keep':
-                data_list.append(self._annotation(image, image.objects))
+            with one_record():
+                if image.objects is None and (self.empty_images == 'skip' or self.prompt_boxes):
+                    image.objects = self.reader.read_objects(image)
+                if image.objects is None:
+                    data_list.append({'annotated_image': image, 'img_path': image.img_path})
+                elif image.objects.rles or self.empty_images == 'keep':
+                    data_list.append(self._annotation(image, image.objects))
+                else:
+                    empty.append(image.img_path)
+        remark(str(img_dir), {'images without an object left out': empty})
         if self.prompt_boxes is not None:
             self._prompt_with_detected(data_list)
         if not data_list:
@@ -180,8 +184,26 @@ class BoxPromptDataset(BaseDataset):
             found = detected[info['img_id']]
             info.update(boxes=found.boxes, prompt_scores=found.scores, prompt_labels=found.labels)
 
+    def _with_files(self, images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+        found, missing = [], []
+        for image in images:
+            if os.path.isfile(image.img_path):
+                found.append(image)
+            else:
+                missing.append(image.img_path)
+        with one_record():
+            if missing:
+                raise DataError(
+                    f'{len(missing)} of {len(images)} image files are missing: '
+                    f'{first_few(missing)}; check data_root and data_prefix.'
+                )
+        return found
+
     def get_data_info(self, idx: int) -> dict:
-        """What the pipeline gets for sample ``idx``, see the class."""
+        """What the pipeline gets for sample ``idx``, see the class; and for messages ``names``.
+
+        The names are those of the K objects, such as ``annotation 12``.
+        """
         info = super().get_data_info(idx)
         image = info.pop('annotated_image', None)
         if image is not None:
@@ -200,6 +222,7 @@ class BoxPromptDataset(BaseDataset):
             DataError: a wrong or missing file, or whatever a transform raised; it names the image.
         """
         info = self.get_data_info(idx)
+        del info['names']  # transforms that leave objects out need not know of them
         seed, epoch = self.seed, 0
         if isinstance(idx, EpochIndex):
             seed, epoch = idx.seed, idx.epoch
@@ -241,29 +264,54 @@ class BoxPromptDataset(BaseDataset):
             'gt_boxes': boxes.copy(),
             'labels': np.array(objects.labels, dtype=np.int64),
             'rles': objects.rles,
+            'names': objects.names,
         }
 
     def _boxes(self, image: AnnotatedImage, objects: Objects) -> np.ndarray:
         if self.boxes_from == 'mask' or objects.boxes is None or not objects.boxes:
             return boxes_of_rles(objects.rles)
         height, width = objects.size
-        for name, box in zip(objects.names, objects.boxes, strict=True):
-            if box is None:
-                raise DataError(
-                    f'In {image.ann_path}, {name} of image {image.img_path} has no box of four '
-                    "numbers; boxes_from='mask' takes the boxes of the masks."
-                )
-        boxes = np.array(objects.boxes, dtype=np.float64)
+        numbers = [(math.nan,) * 4 if box is None else box for box in objects.boxes]
+        boxes = np.array(numbers, dtype=np.float64)
         clipped = boxes.clip(0, [width, height, width, height]).astype(np.float32)
         good = np.isfinite(boxes).all(axis=1) & (clipped[:, :2] < clipped[:, 2:]).all(axis=1)
         for index in np.flatnonzero(~good):
-            raise DataError(
-                f'In {image.ann_path}, the box of {objects.names[index]} of image '
-                f'{image.img_path} ({width} wide, {height} high) is xyxy '
-                f'{tuple(boxes[index].tolist())}: expected finite x1 < x2 and y1 < y2, at least '
-                'partly inside the image.'
-            )
+            with one_record():
+                raise _box_error(image, objects, int(index))
         return clipped
+
+
+def _box_error(image: AnnotatedImage, objects: Objects, index: int) -> DataError:
+    name, box = objects.names[index], objects.boxes[index]  # type: ignore[index]
+    if box is None:
+        return DataError(
+            f'In {image.ann_path}, {name} of image {image.img_path} has no box of four '
+            "numbers; boxes_from='mask' takes the boxes of the masks."
+        )
+    height, width = objects.size
+    return DataError(
+        f'In {image.ann_path}, the box of {name} of image '
+        f'{image.img_path} ({width} wide, {height} high) is xyxy '
+        f'{box}: expected finite x1 < x2 and y1 < y2, at least '
+        'partly inside the image.'
+    )
+
+
+def _cut_off_boxes(images: Sequence[AnnotatedImage]) -> list[str]:
+    """Names of the objects whose boxes lie in part, by more than 1 px, outside their images."""
+    names = []
+    for image in images:
+        if image.objects is None or not image.objects.boxes:
+            continue
+        height, width = image.objects.size
+        for name, box in zip(image.objects.names, image.objects.boxes, strict=True):
+            if box is None:
+                continue
+            x1, y1, x2, y2 = box
+            inside = x1 < min(x2, width) and y1 < min(y2, height) and x2 > 0 and y2 > 0
+            if inside and max(-x1, -y1, x2 - width, y2 - height) > 1:
+                names.append(f'{name} of {image.img_path}')
+    return names
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
+from mmsam.structures.rle import move_rle
+
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
 Outline = NDArray[np.float64]
@@ -24,6 +26,8 @@ LUMA_RANGE = (0.4, 0.7)
 """Object colours stay visible on a black as well as on a white image."""
 MANY_BOXES = 20
 """From this number on, box lines are thin."""
+NEAR = 16
+"""Original px around objects that are shown close by."""
 LINE_SHIFT = 4
 """Lines are handed to OpenCV in units of 1/16 px, so that shrunken outlines stay smooth."""
 
@@ -143,6 +147,60 @@ def _score(truth_rles: Sequence[dict[str, Any]], pred_rles: Sequence[dict[str, A
 def _on_paper(rows: list[Image]) -> Image:
     """Rows of panels one below the other, with a margin on the left."""
     return np.pad(np.concatenate(rows), ((0, 0), (GAP, 0), (0, 0)), constant_values=PAPER[0])
+
+
+def draw_objects(
+    image: Image,
+    boxes: NDArray[np.floating],
+    rles: Sequence[dict[str, Any]],
+    chosen: Sequence[int],
+) -> Image:
+    """Draw some objects of one image in two panels: their boxes, and their masks close by.
+
+    The second panel shows the part of the image around them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, original px.
+        boxes: (K, 4) xyxy, original px.
+        rles: K compressed COCO RLE dicts of size (H, W).
+        chosen: indices of the objects to draw; without any, both panels show the mere image.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    chosen_rles = [rles[index] for index in chosen]
+    colors = [_object_color(index) for index in range(len(chosen))]
+    rows, columns = _surroundings(chosen_rles, image.shape[0], image.shape[1])
+    part = np.ascontiguousarray(image[rows, columns])
+    shift = (-rows.start, -columns.start)
+    part_rles = [move_rle(rle, shift, (part.shape[0], part.shape[1])) for rle in chosen_rles]
+    scales = [_panel_scale(each, PANEL_HEIGHT, PANEL_MAX_WIDTH) for each in (image, part)]
+    count = '1 object' if len(chosen) == 1 else f'{len(chosen)} objects'
+    panels = [
+        _boxes_panel(image, boxes[list(chosen)], colors, scales[0]),
+        _masks_panel(part, part_rles, colors, scales[1]),
+    ]
+    height = max(len(panel) for panel in panels)
+    place = f'x {columns.start} to {columns.stop}, y {rows.start} to {rows.stop}'
+    cells = [
+        _titled(
+            np.pad(panel, ((0, height - len(panel)), (0, 0), (0, 0)), constant_values=255),
+            [(title, INK)],
+        )
+        for panel, title in zip(panels, (count, place), strict=True)
+    ]
+    return _on_paper([np.concatenate(cells, axis=1)])
+
+
+def _surroundings(rles: Sequence[dict[str, Any]], height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the part of an image that shows these masks; all without any."""
+    if not rles:
+        return slice(0, height), slice(0, width)
+    rows, columns = _extent(mask_utils.merge(rles))
+    return (
+        slice(max(0, rows.start - NEAR), min(height, rows.stop + NEAR)),
+        slice(max(0, columns.start - NEAR), min(width, columns.stop + NEAR)),
+    )
 
 
 def _panel_scale(image: Image, max_height: int, max_width: int) -> _Scale:

@@ -1,7 +1,7 @@
 """COCO instance annotations."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from mmsam.errors import DataError
@@ -10,8 +10,10 @@ from .base import AnnotatedImage, AnnotationReader, Box, Objects
 from .class_names import choose_classes
 from .formats import check_format
 from .json_file import read_json
-from .problems import first_few, remark
+from .problems import first_few, one_record, remark
 from .segmentations import Dropped, checked_size, read_segmentation
+
+_CROWD = 'annotations of crowds left out'
 
 
 class CocoReader(AnnotationReader):
@@ -19,7 +21,8 @@ class CocoReader(AnnotationReader):
 
     Everything is checked when the file is read, before training, and kept as compressed RLE.
     Labels follow the ascending category ids, or the classes that are asked for. Polygons with
-    fewer than three points and objects without a pixel are left out and counted in one warning.
+    fewer than three points, objects without a pixel and crowds are left out and counted in one
+    warning.
 
     Args:
         data_root: folder that a relative ``ann_file`` belongs to.
@@ -37,7 +40,8 @@ class CocoReader(AnnotationReader):
         content = self._load()
         classes, labels = self._read_categories(content['categories'], classes)
         images = self._read_image_records(content['images'], img_dir)
-        self._add_objects(content['annotations'], images, labels)
+        image_ids = {record['id'] for record in content['images']}  # also of those left out
+        self._add_objects(content['annotations'], images, image_ids, labels)
         ids = {label: key for key, label in labels.items() if label is not None}
         self.category_ids = tuple(ids[label] for label in range(len(classes)))
         return classes, list(images.values())
@@ -56,17 +60,26 @@ class CocoReader(AnnotationReader):
             if not isinstance(content.get(key), list):
                 check_format(self.path, 'coco', content)
                 raise DataError(f"{self.path} is not a COCO file: it has no list '{key}'.")
-            for number, record in enumerate(content[key]):
+            content[key] = self._with_ids(content[key], key)
+        return content
+
+    def _with_ids(self, records: list, key: str) -> list[dict]:
+        """The records of a list, which are dicts, each with an id of its own."""
+        good = []
+        for number, record in enumerate(records):
+            with one_record():
                 if not isinstance(record, dict) or not isinstance(record.get('id'), int | str):
                     raise DataError(f"{self.path}: {key}[{number}] is no object with an 'id'.")
-            counts = Counter(record['id'] for record in content[key])
-            twice = [name for name, count in counts.items() if count > 1]
+                good.append(record)
+        counts = Counter(record['id'] for record in good)
+        twice = [name for name, count in counts.items() if count > 1]
+        with one_record():
             if twice:
                 raise DataError(
                     f'{self.path}: ids in {key} must be unique, '
                     f'{len(twice)} are not: {first_few(twice)}.'
                 )
-        return content
+        return good
 
     def _read_categories(
         self, records: list[dict], classes: Sequence[str] | None
@@ -81,55 +94,74 @@ class CocoReader(AnnotationReader):
     ) -> dict[int | str, AnnotatedImage]:
         images = {}
         for record in records:
-            where = f'Image {record["id"]!r} in {self.path}'
-            if not isinstance(record.get('file_name'), str):
-                raise DataError(f"{where} has no 'file_name'.")
-            size = checked_size(record, ('height', 'width'), where, self.max_pixels)
-            images[record['id']] = AnnotatedImage(
-                img_path=str(img_dir / record['file_name']),
-                img_id=record['id'],
-                ann_path=str(self.path),
-                objects=Objects(size=size, rles=[], labels=[], names=[], boxes=[]),
-            )
+            with one_record():
+                images[record['id']] = self._read_image_record(record, img_dir)
         return images
+
+    def _read_image_record(self, record: dict, img_dir: Path) -> AnnotatedImage:
+        where = f'Image {record["id"]!r} in {self.path}'
+        if not isinstance(record.get('file_name'), str):
+            raise DataError(f"{where} has no 'file_name'.")
+        size = checked_size(record, ('height', 'width'), where, self.max_pixels)
+        return AnnotatedImage(
+            img_path=str(img_dir / record['file_name']),
+            img_id=record['id'],
+            ann_path=str(self.path),
+            objects=Objects(size=size, rles=[], labels=[], names=[], boxes=[]),
+        )
 
     def _add_objects(
         self,
         records: list[dict],
         images: dict[int | str, AnnotatedImage],
+        image_ids: set[int | str],
         labels: dict[int | str, int | None],
     ) -> None:
-        lost = [r['id'] for r in records if not _is_key(r.get('image_id'), images)]
-        if lost:
-            raise DataError(
-                f"{self.path}: {len(lost)} annotations have an 'image_id' that no image has: "
-                f'annotation {first_few(lost)} (a number and its text are different ids).'
-            )
+        lost = [r['id'] for r in records if not _is_key(r.get('image_id'), image_ids)]
+        with one_record():
+            if lost:
+                raise DataError(
+                    f"{self.path}: {len(lost)} annotations have an 'image_id' that no image has: "
+                    f'annotation {first_few(lost)} (a number and its text are different ids).'
+                )
         dropped: Dropped = {}
         for record in records:
-            where = f'Annotation {record["id"]!r} in {self.path}'
-            if not _is_key(record.get('category_id'), labels):
-                raise DataError(
-                    f"{where} has 'category_id' {record.get('category_id')!r}, which is not "
-                    'among the categories.'
-                )
-            label = labels[record['category_id']]
-            if label is None or (record.get('iscrowd') and not self.keep_crowd):
-                continue
-            objects = self.read_objects(images[record['image_id']])
-            name = f'annotation {record["id"]!r}'
-            rle = read_segmentation(record.get('segmentation'), objects.size, where, name, dropped)
-            if rle is None:
-                continue
+            if _is_key(record.get('image_id'), images):
+                with one_record():
+                    self._add_object(record, images[record['image_id']], labels, dropped)
+        remark(str(self.path), dropped)
+
+    def _add_object(
+        self,
+        record: dict,
+        image: AnnotatedImage,
+        labels: dict[int | str, int | None],
+        dropped: Dropped,
+    ) -> None:
+        name = f'annotation {record["id"]!r}'
+        where = f'A{name[1:]} in {self.path}'
+        if not _is_key(record.get('category_id'), labels):
+            raise DataError(
+                f"{where} has 'category_id' {record.get('category_id')!r}, which is not "
+                'among the categories.'
+            )
+        label = labels[record['category_id']]
+        if label is None:
+            return
+        if record.get('iscrowd') and not self.keep_crowd:
+            dropped.setdefault(_CROWD, []).append(name)
+            return
+        objects = self.read_objects(image)
+        rle = read_segmentation(record.get('segmentation'), objects.size, where, name, dropped)
+        if rle is not None:
             objects.rles.append(rle)
             objects.labels.append(label)
             objects.names.append(name)
             objects.boxes.append(_read_box(record.get('bbox')))  # type: ignore[union-attr]
-        remark(str(self.path), dropped)
 
 
-def _is_key(value: object, mapping: dict) -> bool:
-    return isinstance(value, int | str) and value in mapping
+def _is_key(value: object, keys: Container) -> bool:
+    return isinstance(value, int | str) and value in keys
 
 
 def _read_box(bbox: object) -> Box | None:

@@ -8,6 +8,7 @@ from typing import Any
 from mmsam.errors import DataError
 
 from .formats import check_format
+from .problems import one_record
 
 
 def read_json(path: Path, reader: str) -> Any:
@@ -37,11 +38,12 @@ def read_json(path: Path, reader: str) -> Any:
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
         check_format(path, reader)
         raise DataError(f'{path} is not valid JSON: {error}.') from error
-    if constants:
-        raise DataError(
-            f'{path} is not valid JSON: {_record_with_no_number(content)} has {constants[0]}, '
-            'expected a number.'
-        )
+    with one_record():
+        if constants:
+            raise DataError(
+                f'{path} is not valid JSON: {_record_with_no_number(content)} has {constants[0]}, '
+                'expected a number.'
+            )
     return content
 
 

@@ -18,7 +18,7 @@ from .formats import check_format
 from .image_folder import check_one_annotation_each
 from .json_file import read_json
 from .label_studio_rle import rle_of_brush
-from .problems import first_few, remark
+from .problems import first_few, one_record, remark
 from .rle import RLE
 from .segmentations import (
     Dropped,
@@ -67,8 +67,10 @@ class LabelStudioReader(AnnotationReader):
         dropped: Dropped = {}
         for number, task in enumerate(self._load()):
             name = f'task {task.get("id", f"number {number}")}'
-            annotation = self._choose_annotation(task, name, dropped)
-            if annotation is not None:
+            with one_record():
+                annotation = self._choose_annotation(task, name, dropped)
+                if annotation is None:
+                    continue
                 image, names_of_objects = self._read_task(task, annotation, name, img_dir, dropped)
                 images.append(image)
                 names.append(names_of_objects)

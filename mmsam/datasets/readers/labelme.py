@@ -19,7 +19,7 @@ from .class_names import label_by_name
 from .formats import check_format
 from .image_folder import check_one_annotation_each
 from .json_file import read_json
-from .problems import remark
+from .problems import one_record, remark
 from .segmentations import (
     Dropped,
     checked_points,
@@ -63,10 +63,11 @@ class LabelmeReader(AnnotationReader):
         dropped: Dropped = {}
         for path in files:
             relative = path.relative_to(folder)
-            image, names_of_objects = self._read_file(path, img_dir / relative.parent, dropped)
-            image.img_id = relative.with_suffix('').as_posix()
-            images.append(image)
-            names.append(names_of_objects)
+            with one_record():
+                image, names_of_objects = self._read_file(path, img_dir / relative.parent, dropped)
+                image.img_id = relative.with_suffix('').as_posix()
+                images.append(image)
+                names.append(names_of_objects)
         remark(str(folder), dropped)
         check_one_annotation_each(images)
         return label_by_name(images, names, classes, str(folder)), images

@@ -1,27 +1,89 @@
-"""What is said of records that a reader leaves out."""
+"""What is wrong with single records: a training ends at the first, a check collects them all."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
 
 from mmengine.logging import print_log
+
+from mmsam.errors import MMSAMError
 
 Remarks = Mapping[str, Sequence[str]]
 """What was done to records, such as 'crowds left out', to the names of the records."""
 
 
-def remark(where: str, remarks: Remarks) -> None:
-    """Log in one warning what was done to records, which may be none.
+@dataclass
+class Problems:
+    """What was found within :func:`collect_problems`, in its order.
 
     Args:
-        where: the file or folder.
+        errors: would have ended a training.
+        remarks: pairs of the file and what would have been logged of it.
+    """
+
+    errors: list[MMSAMError] = field(default_factory=list)
+    remarks: list[tuple[str, Remarks]] = field(default_factory=list)
+
+
+_COLLECTED: ContextVar[Problems | None] = ContextVar('problems', default=None)
+
+
+@contextmanager
+def collect_problems() -> Iterator[Problems]:
+    """Inside, errors within :class:`one_record` are collected instead of raised.
+
+    The record is left out then, and so is what follows from it. Remarks are collected instead of
+    logged.
+    """
+    problems = Problems()
+    token = _COLLECTED.set(problems)
+    try:
+        yield problems
+    finally:
+        _COLLECTED.reset(token)
+
+
+class one_record:  # noqa: N801  (used as a statement: ``with one_record():``)
+    """Around what checks one record: its ``MMSAMError`` is raised, or collected, and passed over.
+
+    Whatever follows the block must do without the record.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        problems = _COLLECTED.get()
+        if problems is None or not isinstance(error, MMSAMError):
+            return False
+        problems.errors.append(error)
+        return True
+
+
+def remark(where: str, remarks: Remarks) -> None:
+    """Log in one warning what was done to records, which may be none; or collect it.
+
+    Args:
+        where: the file.
         remarks: what was done, to the names of the records; see ``Remarks``.
     """
     remarks = {what: names for what, names in remarks.items() if names}
-    if remarks:
-        text = '; '.join(
-            f'{len(names)} {what} ({first_few(names)})' for what, names in remarks.items()
-        )
-        print_log(f'{where}: {text}.', logger='current', level=logging.WARNING)
+    if not remarks:
+        return
+    problems = _COLLECTED.get()
+    if problems is not None:
+        problems.remarks.append((where, remarks))
+        return
+    text = '; '.join(f'{len(names)} {what} ({first_few(names)})' for what, names in remarks.items())
+    print_log(f'{where}: {text}.', logger='current', level=logging.WARNING)
 
 
 def first_few(names: Sequence[object], few: int = 5) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from mmcv.transforms import BaseTransform
 
 from mmsam.errors import DataError
+from mmsam.geometry import Size
 from mmsam.image_file import MAX_PIXELS
 from mmsam.registry import TRANSFORMS
 from mmsam.rgb_image import ImageReading, read_rgb
@@ -46,15 +47,24 @@ class LoadSAMImage(BaseTransform):
             warnings.warn(f'Of some images {change}, first of {path}.', stacklevel=2)
             self._told.add(change)
         size = (image.pixels.shape[0], image.pixels.shape[1])
-        expected = (results['height'], results['width'])
-        if size != expected:
-            hint = '; it looks rotated by EXIF, which is ignored' if size == expected[::-1] else ''
-            raise DataError(
-                f'Image {path} is {size[0]}x{size[1]} (height x width), its annotation '
-                f'{results["ann_path"]} is for {expected[0]}x{expected[1]}{hint}.'
-            )
+        check_annotated_size(results, size)
         results.update(img=image.pixels, ori_shape=size, img_shape=size, image_reading=reading)
         return results
+
+
+def check_annotated_size(info: dict, size: Size) -> None:
+    """Compares an image's ``size`` (H, W) with that of its annotation.
+
+    Raises:
+        DataError: they differ.
+    """
+    expected = (info['height'], info['width'])
+    if size != expected:
+        hint = '; it looks rotated by EXIF, which is ignored' if size == expected[::-1] else ''
+        raise DataError(
+            f'Image {info["img_path"]} is {size[0]}x{size[1]} (height x width), its annotation '
+            f'{info["ann_path"]} is for {expected[0]}x{expected[1]}{hint}.'
+        )
 
 
 @TRANSFORMS.register_module()
