@@ -4,6 +4,7 @@ from mmsam.visualization.prediction_picture import (
     draw_before_after,
     draw_objects,
     draw_prediction,
+    draw_sample,
 )
 from mmsam.visualization.prompted_picture_hook import PromptedPictureHook
 from mmsam.visualization.report_hook import ReportHook
@@ -14,4 +15,5 @@ __all__ = [
     'draw_before_after',
     'draw_objects',
     'draw_prediction',
+    'draw_sample',
 ]

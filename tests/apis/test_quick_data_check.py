@@ -93,7 +93,9 @@ def test_a_sample_of_many_images(root, monkeypatch):
     monkeypatch.setattr(quick_check, '_HEADERS', 2)
     read = []
     header = quick_check.read_header
-    monkeypatch.setattr(quick_check, 'read_header', lambda path, reading: read.append(path) or header(path, reading))
+    monkeypatch.setattr(
+        quick_check, 'read_header', lambda path, reading: read.append(path) or header(path, reading)
+    )
     (line,) = said(build(root))
     assert '5 images; 3 objects (of 2 images that were looked at), 1 to 2' in line
     assert read == [f'{root}/images/train_{number}.png' for number in (1, 6)]
