@@ -30,9 +30,7 @@ def test_without_arguments_the_config_chooses():
 
 
 def test_arguments_go_before_the_config():
-    found = applied(
-        config('mmsam.SAMSegmentor'), '--prompt', 'point', '--box-noise', '0.05', '0.1'
-    )
+    found = applied(config('mmsam.SAMSegmentor'), '--prompt', 'point', '--box-noise', '0.05', '0.1')
     assert found.model.test_cfg == dict(prompt='point', num_clicks=2, box_noise=(0.05, 0.1))
     without = config()
     without.model.pop('test_cfg')
