@@ -56,7 +56,7 @@ def apply_prompt_arguments(config: Config, args: argparse.Namespace) -> None:
     }
     for option, (key, value) in chosen.items():
         _check_type(config.model, 'SAMSegmentor', 'model', option)
-        config.model.setdefault('test_cfg', {})[key] = value
+        config.model.test_cfg = {**(config.model.get('test_cfg') or {}), key: value}
     if args.boxes is None:
         return
     excluded = [*chosen, *(['--show-dir'] if args.show_dir else [])]

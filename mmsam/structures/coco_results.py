@@ -18,7 +18,7 @@ def predictions_as_coco(
     - ``image_id``, as given; ``category_id``, see Args;
     - ``segmentation``: RLE of the predicted mask, its counts as text;
     - ``bbox``: xywh around the predicted mask, zeros if the mask is empty;
-    - ``score``: the IoU head's estimate;
+    - ``score``: the IoU head's estimate, of a detector's box its score;
     - ``prompt_box``: xywh of the box the model was given, jitter included.
 
     Args:
@@ -26,8 +26,10 @@ def predictions_as_coco(
         image_id: id of the image.
         category_ids: COCO's id of each label; None counts labels from 1.
     """
-    truth, pred = sample['gt_instances'], sample['pred_instances']
-    boxes = scale_boxes(sample['prompts']['boxes'], sample['img_shape'], sample['ori_shape'])
+    prompts, pred = sample['prompts'], sample['pred_instances']
+    labels = prompts.get('labels', sample['gt_instances']['labels'])
+    scores = prompts.get('scores', pred['iou_predictions'])
+    boxes = scale_boxes(prompts['boxes'], sample['img_shape'], sample['ori_shape'])
     return [
         {
             'image_id': image_id,
@@ -38,9 +40,9 @@ def predictions_as_coco(
             'prompt_box': [x1, y1, x2 - x1, y2 - y1],
         }
         for label, rle, score, (x1, y1, x2, y2) in zip(
-            truth['labels'].tolist(),
+            labels.tolist(),
             pred['rles'],
-            pred['iou_predictions'].tolist(),
+            scores.tolist(),
             boxes.tolist(),
             strict=True,
         )

@@ -1,3 +1,4 @@
+import json
 import random
 from pathlib import Path
 
@@ -248,6 +249,25 @@ def draw(results):
 
     results['drawn'] = (np.random.random(), random.random(), torch.rand(()).item())
     return results
+
+
+@pytest.mark.parametrize('form', ['polygon', 'instance'])
+def test_boxes_of_a_detector(world, form):
+    dataset = build(world, world.reader(form), empty_images='keep')
+    ids = [dataset[index]['img_id'] for index in range(3)]
+    [category_id] = dataset.metainfo.get('category_ids', [1])
+    entry = dict(image_id=ids[1], category_id=category_id, bbox=[30, 20, 20, 10], score=0.5)
+    path = world.root / 'results.json'
+    path.write_text(json.dumps([entry, {**entry, 'image_id': ids[0], 'score': 0.75}]))
+    detected = build(world, world.reader(form), empty_images='keep', prompt_boxes=str(path))
+    samples = [detected[index] for index in range(3)]
+    assert samples[0]['boxes'].tolist() == [[30, 20, 50, 30]]
+    assert samples[1]['boxes'].tolist() == [[30, 20, 40, 30]]  # of an image 40 wide, no object
+    assert [sample['prompt_scores'].tolist() for sample in samples] == [[0.75], [0.5], []]
+    assert samples[2]['prompt_labels'].shape == (0,) and samples[2]['boxes'].shape == (0, 4)
+    assert samples[0]['gt_boxes'].tolist() == BOXES_A and len(samples[0]['rles']) == 2
+    with pytest.raises(ConfigError, match="empty_images='keep', got test_mode=True and .*'skip'"):
+        build(world, world.reader(form), prompt_boxes=str(path))
 
 
 def test_randomness_depends_on_seed_epoch_and_index_only(world):

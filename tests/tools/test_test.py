@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from reference_sam import build_reference_sam
 from tiny_run import (
     VAL_COUNTS,
@@ -101,6 +103,64 @@ def test_predictions_score_as_the_metric_says(data, tested):
         ious.append((a & b).sum() / (a | b).sum())
     (path,) = (tested / 'run').glob('*/*.json')
     assert json.loads(path.read_text())['sam/mIoU'] == pytest.approx(np.mean(ious), abs=1e-6)
+
+
+def metrics_in(work_dir):
+    (path,) = work_dir.glob('*/*.json')
+    return json.loads(path.read_text())
+
+
+def test_clicks_and_box_noise(trained, tested, tmp_path):
+    config, work_dir = trained
+    run_here(
+        test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path,
+        '--clicks', 3, '--box-noise', 0.1,
+    )  # fmt: skip
+    metrics, plain = metrics_in(tmp_path), metrics_in(tested / 'run')
+    new = {name for name in metrics if name.startswith('sam/')} - plain.keys()
+    assert new == {
+        'sam/mIoU_noise10', 'sam/mIoU_click1', 'sam/mIoU_click2', 'sam/mIoU_click3',
+        'sam/NoC85', 'sam/NoC90',
+    }  # fmt: skip
+    assert metrics['sam/mIoU'] == pytest.approx(plain['sam/mIoU'])
+    assert 0 < metrics['sam/mIoU_noise10'] != metrics['sam/mIoU']
+    assert 1 <= metrics['sam/NoC85'] <= metrics['sam/NoC90'] <= 3
+
+
+def test_boxes_of_a_detector(data, trained, tested, tmp_path):
+    """What the model predicts is made the truth; one box more is wrong. By hand: from the files."""
+    config, work_dir = trained
+    truth = json.loads((data / 'annotations_test.json').read_text())
+    predicted = json.loads((tested / 'out' / 'predictions.json').read_text())
+    for annotation, mask in zip(truth['annotations'], predicted, strict=True):
+        area = int(mask_utils.area(mask['segmentation']))
+        annotation.update(segmentation=mask['segmentation'], area=area)
+    annotations = tmp_path / 'truth.json'
+    annotations.write_text(json.dumps(truth))
+    names = ('image_id', 'category_id', 'bbox')
+    boxes = [{name: annotation[name] for name in names} for annotation in truth['annotations']]
+    boxes.insert(1, boxes[0] | dict(bbox=[1, 2, 30, 20]))
+    for rank, box in enumerate(boxes):
+        box['score'] = 0.9 - rank / 10
+    results, out = tmp_path / 'results.json', tmp_path / 'masks.json'
+    results.write_text(json.dumps(boxes))
+    run_here(
+        test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path / 'run',
+        '--boxes', results, '--out', out,
+        '--options', f'test_dataloader.dataset.reader.ann_file={annotations}',
+    )  # fmt: skip
+    coco = COCO(annotations)
+    evaluation = COCOeval(coco, coco.loadRes(str(out)), 'segm')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    metrics = metrics_in(tmp_path / 'run')
+    names = ('AP', 'AP50', 'AP75', 'AR')
+    expected = dict(zip(names, evaluation.stats[[0, 1, 2, 8]], strict=True))
+    assert {name: metrics[f'coco/{name}'] for name in names} == pytest.approx(expected)
+    assert metrics['coco/AR'] == 1 and 0.5 < metrics['coco/AP'] < 1
+    scores = [mask['score'] for mask in json.loads(out.read_text())]
+    assert scores == pytest.approx([box['score'] for box in boxes])
 
 
 def test_one_picture_per_image(data, tested):

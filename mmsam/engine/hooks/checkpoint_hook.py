@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 from mmsam.engine.agreement import raised_by_all
 from mmsam.engine.optim_wrappers import is_between_updates
 from mmsam.engine.random_state import random_states, set_random_state
-from mmsam.engine.score_rules import RULES, check_score, rule_of_score
 from mmsam.errors import ConfigError, StorageError
 from mmsam.registry import HOOKS
+from mmsam.score_rules import RULES, check_score, rule_of_score
 from mmsam.training_checkpoint import (
     name_latest,
     remove_training_checkpoint,

@@ -8,9 +8,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmsam.engine.optim_wrappers import is_between_updates
-from mmsam.engine.score_rules import check_rule, check_score, rule_of_score
 from mmsam.errors import ConfigError
 from mmsam.registry import HOOKS
+from mmsam.score_rules import check_rule, check_score, rule_of_score
 
 _STATE = 'early_stopping'
 """In the message hub: the score that is watched, its best value, validations since then."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmsam.score_comparison import ScoreRow
+from mmsam.score_rules import rule_of_score
 
 
 class ScoreGroup(NamedTuple):
@@ -44,7 +45,6 @@ _GROUPS = (
         r'mIoU_click.+',
     ),
 )
-_FALLING = re.compile(r'IoU_error|NoC')
 _NEAR_ZERO = re.compile(r'IoU_bias')
 
 
@@ -70,4 +70,4 @@ def is_better(row: ScoreRow) -> bool | None:
         return None
     if _NEAR_ZERO.match(row.name):
         return abs(row.after) < abs(row.before)
-    return (row.after < row.before) == bool(_FALLING.match(row.name))
+    return (row.after < row.before) == (rule_of_score(row.name) == 'less')

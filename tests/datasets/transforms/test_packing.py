@@ -59,3 +59,15 @@ def test_drawn_prompts_are_packed_with_seeds():
             assert prompts[name.removeprefix('prompt_')].tolist() == values.tolist()
     assert seeds[0] == seeds[1] != seeds[2]
     assert 'kinds' not in PackSAMInputs()(results(rles=[{}]))['data_samples'].prompts
+
+
+def test_boxes_of_a_detector_keep_their_own_number():
+    detected = {
+        'boxes': np.ones((2, 4), np.float32),
+        'prompt_scores': np.array([0.25, 0.5], np.float32),
+        'prompt_labels': np.array([1, 0]),
+    }
+    sample = PackSAMInputs()(results(rles=[{}], **detected))['data_samples']
+    assert sample.prompts.scores.tolist() == [0.25, 0.5]
+    assert sample.prompts.labels.tolist() == [1, 0]
+    assert sample.gt_instances.labels.tolist() == [2]

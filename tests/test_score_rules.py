@@ -1,7 +1,7 @@
 import pytest
 
-from mmsam.engine.score_rules import check_rule, check_score, rule_of_score
 from mmsam.errors import ConfigError
+from mmsam.score_rules import check_rule, check_score, rule_of_score
 
 
 @pytest.mark.parametrize(
