@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-_WITHOUT_END = {'img', 'meta', 'line', 'circle', 'polyline', 'br'}
+_WITHOUT_END = {'img', 'meta', 'line', 'polyline'}
 
 
 class HtmlPage(HTMLParser):

@@ -44,7 +44,7 @@ class ReportHook(Hook):
     - ``predictions/``: ``truth.json``, a COCO data set of the validation's objects, and as COCO
       results for it ``before.json`` (before the first iteration) and ``latest.json``; not of models
       whose outputs are no ``SAMDataSample`` with a mask per true object;
-    - ``TIMESTAMP/start.json``: command, seed and versions of each start.
+    - ``TIMESTAMP/start.json``: command, seed and versions of each start, and how far it came.
 
     Scores of single images come from ``ZeroShotHook``, which has to stand before it. What cannot be
     written is announced as an error, and the run goes on.
@@ -61,8 +61,7 @@ class ReportHook(Hook):
         self._is_training = isinstance(runner._train_loop, BaseLoop)
         if self._is_training and is_main_process():
             with _announced(runner):
-                path = Path(runner.work_dir) / runner.timestamp / START_FILE
-                write_text_atomically(path, json.dumps(_start_of(runner), indent=1))
+                _write_start(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
         self._recorder = PredictionRecorder(_metainfo(runner))
@@ -85,11 +84,13 @@ class ReportHook(Hook):
             with _announced(runner):
                 if records:
                     _keep(records, runner)
+                _write_start(runner)
                 write_report(Path(runner.work_dir))
 
     @master_only
     def after_train(self, runner: Runner) -> None:
         with _announced(runner):
+            _write_start(runner)
             runner.logger.info(f'Report: {write_report(Path(runner.work_dir))}')
 
 
@@ -116,8 +117,8 @@ def _metainfo(runner: Runner) -> dict[str, Any]:
     return getattr(runner.val_dataloader.dataset, 'metainfo', {})
 
 
-def _start_of(runner: Runner) -> dict[str, Any]:
-    """The fields of ``Start`` but for its name."""
+def _write_start(runner: Runner) -> None:
+    """How this start of the run was made, and how far the run is."""
     start = Start(
         runner.timestamp,
         config=runner.cfg.filename,
@@ -125,6 +126,7 @@ def _start_of(runner: Runner) -> dict[str, Any]:
         seed=runner.seed,
         processes=runner.world_size,
         max_iterations=runner.max_iters,
+        iterations=runner.iter,
         weights=runner._load_from,
         versions={
             'mmsam': __version__,
@@ -135,4 +137,6 @@ def _start_of(runner: Runner) -> dict[str, Any]:
             'Python': platform.python_version(),
         },
     )
-    return {name: value for name, value in asdict(start).items() if name != 'timestamp'}
+    content = {name: value for name, value in asdict(start).items() if name != 'timestamp'}
+    path = Path(runner.work_dir) / runner.timestamp / START_FILE
+    write_text_atomically(path, json.dumps(content, indent=1))

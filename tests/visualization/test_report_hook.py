@@ -9,17 +9,36 @@ from toy_run import train as train_toy
 from mmsam.errors import StorageError
 from mmsam.visualization import ReportHook, report_hook
 from mmsam.visualization.prediction_files import read_predictions
+from mmsam.visualization.report import write_report
 from mmsam.visualization.report.line_chart import MAX_MARKED
 from tools import train
 
 
 @pytest.fixture(scope='module')
-def work_dir(data, tmp_path_factory):
-    """Of a training of two iterations, validated before the first and after each."""
+def run(data, tmp_path_factory):
+    """The work dir of a training of two iterations, validated before the first and after each.
+
+    An earlier run has left predictions there. And what ``predictions`` held at each report.
+    """
     folder = tmp_path_factory.mktemp('work')
-    config = write_config(folder, data, max_iters=2)
-    run_here(train, config, '--work-dir', folder / 'run "<ä>"')
-    return folder / 'run "<ä>"'
+    work_dir = folder / 'run "<ä>"'
+    (work_dir / 'predictions').mkdir(parents=True)
+    (work_dir / 'predictions' / 'latest.json').write_text('[]')
+    held = []
+
+    def look(folder):
+        held.append(sorted(path.name for path in (folder / 'predictions').iterdir()))
+        return write_report(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_hook, 'write_report', look)
+        run_here(train, write_config(folder, data, max_iters=2), '--work-dir', work_dir)
+    return work_dir, held
+
+
+@pytest.fixture(scope='module')
+def work_dir(run):
+    return run[0]
 
 
 def page_of(work_dir) -> HtmlPage:
@@ -70,23 +89,10 @@ def test_every_validation_image_is_shown_with_its_predictions(work_dir):
     assert captions[0] == f'after, IoU {best["after"]:.4f}'
 
 
-def test_a_new_run_in_the_folder_forgets_what_the_last_one_predicted(work_dir, data, tmp_path):
-    """Looked at while its first validation is the only one."""
-    before = (work_dir / 'predictions' / 'before.json').read_text()
-    seen = []
-    original = report_hook.write_report
-
-    def look(folder):
-        seen.append(sorted(path.name for path in (folder / 'predictions').iterdir()))
-        return original(folder)
-
-    config = write_config(tmp_path, data, max_iters=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_hook, 'write_report', look)
-        run_here(train, config, '--work-dir', work_dir)
-    assert seen[0] == ['before.json', 'truth.json']
-    assert seen[1] == ['before.json', 'latest.json', 'truth.json']
-    assert (work_dir / 'predictions' / 'before.json').read_text() == before
+def test_predictions_of_an_earlier_run_are_forgotten(run):
+    _, held = run
+    assert held[0] == ['before.json', 'truth.json']
+    assert held[1] == ['before.json', 'latest.json', 'truth.json']
 
 
 def test_a_model_without_prompts(tmp_path):
@@ -117,4 +123,4 @@ def test_what_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch, capf
     monkeypatch.setattr('mmsam.visualization.report.page.write_text_atomically', fail)
     train_toy(tmp_path, ReportHook())
     assert (tmp_path / 'last_checkpoint').exists()
-    assert 'report.html cannot be written: no room. The run goes on' in capfd.readouterr().err
+    assert 'report.html cannot be written: no room. The run goes on' in capfd.readouterr().out

@@ -29,6 +29,8 @@ class Start:
     seed: int | None = None
     processes: int | None = None
     max_iterations: int | None = None
+    iterations: int | None = None
+    """Those the run had made, this start's and earlier ones', when the report was last written."""
     weights: str | None = None
     versions: dict[str, str] | None = None
 
