@@ -123,10 +123,9 @@ class SAMMaskLoss(nn.Module):
         ``loss_iou`` is there at a weight of 0 too: it keeps the IoU head in the graph, for which
         distributed training waits. ``train_iou``, without gradient, is the IoU of the trained mask.
         """
-        with torch.autocast(low_res_logits.device.type, enabled=False):
-            masks = self._mask_losses(low_res_logits, target_masks, input_sizes)
-            ious = enlarged_iou(low_res_logits, target_masks, input_sizes=input_sizes)
-            error = iou_head_loss(iou_predictions.float(), ious, kind=self.iou_loss)
+        masks = self._mask_losses(low_res_logits, target_masks, input_sizes)
+        ious = enlarged_iou(low_res_logits, target_masks, input_sizes=input_sizes)
+        error = iou_head_loss(iou_predictions, ious, kind=self.iou_loss)
         trained = torch.stack(list(masks.values())).sum(0).argmin(dim=1, keepdim=True)
         return {
             **{name: values.gather(1, trained)[:, 0] for name, values in masks.items()},

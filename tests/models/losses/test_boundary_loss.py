@@ -26,9 +26,9 @@ def test_band_is_one_cell_on_both_sides_of_the_outline():
 
 
 def test_the_image_border_is_no_outline_and_padding_has_no_band():
-    rows = ['##..'] * 3 + ['####']
     inside = ['####'] * 3 + ['....']
-    assert band_of(rows, inside) == ['.##.'] * 3 + ['....']
+    for padding in ('####', '....'):
+        assert band_of(['##..'] * 3 + [padding], inside) == ['.##.'] * 3 + ['....']
     assert band_of(['####'] * 4) == ['....'] * 4
     assert band_of(['....'] * 4) == ['....'] * 4
 
