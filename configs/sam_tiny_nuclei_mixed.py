@@ -2,7 +2,6 @@
 _base_ = './sam_tiny_nuclei.py'
 model = dict(
     correction=dict(num_clicks=3, num_repeats=1),
-    prompt_chunk=128,  # small images
     test_cfg=dict(num_clicks=3),
 )
 train_pipeline = [

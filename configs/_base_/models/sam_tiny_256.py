@@ -11,4 +11,5 @@ model = dict(
     prompt_encoder=dict(type='SAMPromptEncoder', image_size=256, embed_dim=128),
     mask_decoder=dict(type='SAMMaskDecoder', transformer_dim=128, transformer_mlp_dim=512),
     frozen=(),
+    prompt_chunk=256,  # small images
 )
