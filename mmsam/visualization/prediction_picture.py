@@ -1,4 +1,4 @@
-"""Draws what a prompted model predicted for one image, beside the truth, for people to look at."""
+"""Draws what a prompted model got and predicted for one image, for people to look at."""
 
 import colorsys
 from collections.abc import Sequence
@@ -6,8 +6,15 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
+from torch import Tensor
+
+from mmsam.prompt_sampling import PromptKind
+from mmsam.structures import SAMDataSample
+from mmsam.structures.resized_masks import decode_resized
+from mmsam.structures.rle import encode_masks
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -24,6 +31,7 @@ LUMA_RANGE = (0.4, 0.7)
 """Object colours stay visible on a black as well as on a white image."""
 MANY_BOXES = 20
 """From this number on, box lines are thin."""
+DOT_RADIUS = 4
 LINE_SHIFT = 4
 """Lines are handed to OpenCV in units of 1/16 px, so that shrunken outlines stay smooth."""
 
@@ -69,7 +77,7 @@ def draw_prediction(
     colors = [_object_color(index) for index in range(len(truth_rles))]
     count = '1 prompt box' if len(boxes) == 1 else f'{len(boxes)} prompt boxes'
     cells = [
-        _titled(_boxes_panel(image, boxes, colors, scale), [(count, INK)]),
+        _titled(_draw_boxes(_fit(image, scale), boxes, colors, scale), [(count, INK)]),
         _titled(_masks_panel(image, truth_rles, colors, scale), [('truth', INK)]),
         _titled(
             _masks_panel(image, pred_rles, colors, scale),
@@ -131,6 +139,44 @@ def draw_masks(image: Image, rles: Sequence[dict[str, Any]], max_side: int) -> I
     return _masks_panel(image, rles, colors, _panel_scale(image, max_side, max_side))
 
 
+def draw_sample(inputs: Tensor, data_sample: SAMDataSample) -> Image:
+    """Draw what a model gets for one image, in two panels: the first prompts, and the truth.
+
+    An object has the same colour in both. Boxes are drawn as they are given, points as dots, rough
+    masks filled.
+
+    Args:
+        inputs: (3, h, w) uint8 RGB, input px.
+        data_sample: with ``prompts`` and ``gt_instances``, as ``PackSAMInputs`` gives them.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    image = np.ascontiguousarray(inputs.permute(1, 2, 0).numpy())
+    size = (image.shape[0], image.shape[1])
+    scale = _panel_scale(image, PANEL_HEIGHT, PANEL_MAX_WIDTH)
+    prompts, truth = data_sample.prompts, data_sample.gt_instances
+    masks = truth.masks.numpy() if 'masks' in truth else decode_resized(truth.rles, size)
+    colors = [_object_color(index) for index in range(max(len(prompts), len(masks)))]
+    kinds = prompts.get('kinds', torch.zeros(len(prompts)))
+    boxed, clicked, masked = (np.flatnonzero(kinds == kind) for kind in PromptKind)
+    panel = _fit(image, scale)
+    if len(masked):
+        rough = prompts.masks.numpy()[masked] > 0.5
+        cells = rough.repeat(4, axis=1).repeat(4, axis=2)[:, : size[0], : size[1]]
+        panel = _masks_panel(image, encode_masks(cells), [colors[i] for i in masked], scale)
+    _draw_boxes(panel, prompts.boxes.numpy()[boxed], [colors[i] for i in boxed], scale)
+    for index in clicked:
+        _draw_dot(panel, prompts.points.numpy()[index, 0], colors[index], scale)
+    counts = [(len(boxed), 'boxes'), (len(clicked), 'points'), (len(masked), 'masks')]
+    words = ', '.join(f'{name}: {count}' for count, name in counts if count)
+    cells = [
+        _titled(panel, [(words or 'no prompt', INK)]),
+        _titled(_masks_panel(image, encode_masks(masks), colors, scale), [('truth', INK)]),
+    ]
+    return _on_paper([np.concatenate(cells, axis=1)])
+
+
 def _score(truth_rles: Sequence[dict[str, Any]], pred_rles: Sequence[dict[str, Any]]) -> str:
     """The end of a panel's title; empty without objects."""
     ious = [
@@ -179,10 +225,9 @@ def _fit(pixels: Image, scale: _Scale) -> Image:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _boxes_panel(
-    image: Image, boxes: NDArray[np.floating], colors: list[Color], scale: _Scale
+def _draw_boxes(
+    panel: Image, boxes: NDArray[np.floating], colors: Sequence[Color], scale: _Scale
 ) -> Image:
-    panel = _fit(image, scale)
     factor = scale.zoom * scale.shrink
     thickness = 1 if len(boxes) >= MANY_BOXES else 2
     for (x1, y1, x2, y2), color in zip(boxes.astype(float) * factor, colors, strict=True):
@@ -268,6 +313,14 @@ def _outlines(mask: Image, origin: tuple[int, int], scale: _Scale) -> list[Outli
 def _draw_outline(panel: Image, points: Outline, color: Color, thickness: int) -> None:
     fixed_point = np.rint(points * 2**LINE_SHIFT).astype(np.int32)
     cv2.polylines(panel, [fixed_point], True, color, thickness, cv2.LINE_AA, LINE_SHIFT)
+
+
+def _draw_dot(panel: Image, point: NDArray[np.floating], color: Color, scale: _Scale) -> None:
+    """A dot with a white rim, its centre on that of the pixel ``point`` (x, y)."""
+    centre = (point.astype(float) + 0.5) * scale.zoom * scale.shrink - 0.5
+    x, y = (int(value) for value in np.rint(centre * 2**LINE_SHIFT))
+    for radius, fill in ((DOT_RADIUS + 2, PAPER), (DOT_RADIUS, color)):
+        cv2.circle(panel, (x, y), radius << LINE_SHIFT, fill, -1, cv2.LINE_AA, LINE_SHIFT)
 
 
 def _titled(panel: Image, words: list[tuple[str, Color]]) -> Image:

@@ -1,9 +1,12 @@
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 
-from mmsam.visualization import draw_prediction
+from mmsam.structures import SAMDataSample
+from mmsam.visualization import draw_prediction, draw_sample
 from mmsam.visualization.prediction_picture import GAP, PANEL_MIN_WIDTH, TITLE_HEIGHT
 
 BOXES, TRUTH, PREDICTION, ERRORS = range(4)
@@ -132,3 +135,38 @@ def test_every_object_needs_a_prediction():
     rle = rectangle((60, 50), 5, 5, 20, 20)
     with pytest.raises(ValueError):
         draw_prediction(np.zeros((60, 50, 3), np.uint8), np.ones((1, 4)), [rle], [])
+
+
+@pytest.mark.parametrize('decoded', [True, False])
+def test_a_sample_shows_each_object_its_own_prompt_and_its_mask(decoded):
+    """A black page of 100 x 80 px, enlarged five times: a box, a point and a rough mask."""
+    masks = torch.zeros(3, 100, 80, dtype=torch.uint8)
+    masks[0, 10:20, 10:30] = masks[1, 40:60, 40:60] = masks[2, 80:88, 20:28] = 1
+    sample = SAMDataSample()
+    sample.prompts = InstanceData(
+        boxes=torch.tensor([[10.0, 10, 30, 20], [40, 40, 60, 60], [20, 80, 28, 88]]),
+        kinds=torch.arange(3),
+        points=torch.full((3, 1, 2), 50.0),
+        masks=torch.zeros(3, 25, 20),
+    )
+    sample.prompts.masks[2, 20:22, 5:7] = 0.6
+    if decoded:
+        sample.gt_instances = InstanceData(masks=masks)
+    else:  # of an image twice as large
+        rles = [rectangle((200, 160), 20, 20, 60, 40), rectangle((200, 160), 80, 80, 120, 120)]
+        sample.gt_instances = InstanceData(rles=[*rles, rectangle((200, 160), 40, 160, 56, 176)])
+    picture = draw_sample(torch.zeros(3, 100, 80, dtype=torch.uint8), sample)
+    prompts, truth = (panel(picture, index, (500, 400)) for index in range(2))
+    assert prompts[75, 50].any() and not prompts[75, 75].any()  # the line of a box, not its inside
+    assert not prompts[225, 225].any() and prompts[252, 252].any()  # a dot on pixel (50, 50)
+    assert prompts[420, 120].any() and not prompts[420, 142].any()  # the rough mask
+    assert truth[75, 75].any() and truth[225, 225].any() and truth[420, 120].any()
+    assert (prompts[420, 120] == truth[420, 120]).all()
+
+
+def test_a_sample_without_objects():
+    sample = SAMDataSample()
+    sample.prompts = InstanceData(boxes=torch.zeros(0, 4))
+    sample.gt_instances = InstanceData(masks=torch.zeros(0, 100, 80, dtype=torch.uint8))
+    image = torch.full((3, 100, 80), 7, dtype=torch.uint8)
+    assert (panel(draw_sample(image, sample), 1, (500, 400)) == 7).all()
