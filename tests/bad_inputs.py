@@ -3,10 +3,7 @@
 A test says which rows it covers by ``@pytest.mark.bad_input(row, ...)``.
 """
 
-import ast
-from pathlib import Path
-
-TESTS = Path(__file__).parent
+from tests.marked_tests import print_table
 
 ROWS = {
     1: 'JPEG that ends early',
@@ -102,32 +99,5 @@ ROWS = {
 }
 
 
-def covering_tests() -> dict[int, list[str]]:
-    """Row to the tests that are marked with it, as pytest names them; read, not imported."""
-    found: dict[int, list[str]] = {}
-    for path in sorted(TESTS.rglob('test_*.py')):
-        for node in ast.walk(ast.parse(path.read_text())):
-            for row in _marked_rows(node):
-                found.setdefault(row, []).append(f'{path.relative_to(TESTS.parent)}::{node.name}')
-    return found
-
-
-def _marked_rows(node: ast.AST) -> list[int]:
-    return [
-        ast.literal_eval(row)
-        for decorator in getattr(node, 'decorator_list', ())
-        if ast.unparse(decorator).startswith('pytest.mark.bad_input(')
-        for row in decorator.args
-    ]
-
-
-def main() -> None:
-    tests = covering_tests()
-    for row, title in ROWS.items():
-        print(f'{row:2}  {title}')
-        for name in tests.get(row, ['open']):
-            print(f'      {name}')
-
-
 if __name__ == '__main__':
-    main()
+    print_table(ROWS, 'bad_input')

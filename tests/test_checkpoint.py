@@ -91,6 +91,7 @@ def test_keys_and_shapes_are_upstreams(arch):
     assert shapes_of(segmentor.state_dict()) == key_list(f'sam_{arch}_keys.txt')
 
 
+@pytest.mark.trap(19)
 def test_upstreams_weights_go_in_and_out_bit_equal(tmp_path, weights, official_file, messages):
     segmentor = build_segmentor(128)
     load_weights(segmentor, official_file)
@@ -388,6 +389,7 @@ def segmentor() -> nn.Module:
 
 
 @pytest.mark.bad_input(56)
+@pytest.mark.trap(19)
 def test_missing_unexpected_and_mis_shaped_keys(tmp_path, segmentor, weights):
     changed = dict(weights)
     for index in range(4):
@@ -402,6 +404,7 @@ def test_missing_unexpected_and_mis_shaped_keys(tmp_path, segmentor, weights):
     assert '1 of another shape (mask_decoder.iou_token.weight (1, 128) for (1, 256))' in message
 
 
+@pytest.mark.trap(9)
 def test_the_random_buffer_is_never_left_random(tmp_path, segmentor, weights):
     key = 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix'
     torch.save({k: v for k, v in weights.items() if k != key}, tmp_path / 'x.pth')

@@ -67,6 +67,7 @@ def test_the_first_line_says_what_it_is_for(path):
 
 
 @EACH_CONFIG
+@pytest.mark.trap(17)
 def test_it_is_as_a_run_dumps_it(path, tmp_path):
     """What the work dir gets is a config that says the same."""
     config = load_run_config(str(path), None, None)

@@ -186,6 +186,7 @@ def blobs(seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize('seed', range(6))
+@pytest.mark.trap(16)
 def test_the_first_click_is_farthest_from_the_boundary(seed):
     mask = blobs(seed)
     click = centre_click(mask)
@@ -194,6 +195,7 @@ def test_the_first_click_is_farthest_from_the_boundary(seed):
 
 
 @pytest.mark.parametrize('seed', range(6))
+@pytest.mark.trap(16)
 def test_the_next_click_is_the_centre_of_the_largest_error(seed):
     target, predicted = blobs(seed), blobs(seed + 100)
     missed, added = innermost(target & ~predicted), innermost(predicted & ~target)

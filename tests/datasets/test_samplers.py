@@ -59,6 +59,7 @@ def test_ranks_share_one_stream(monkeypatch):
 
 
 @pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.trap(18)
 def test_skip_is_absolute_and_per_rank(monkeypatch, rank):
     sampler = of_rank(monkeypatch, rank, 2)
     stream = take(sampler, 40)
@@ -68,6 +69,7 @@ def test_skip_is_absolute_and_per_rank(monkeypatch, rank):
     assert [i.epoch for i in take(sampler, 31)] == [i.epoch for i in stream[9:]]
 
 
+@pytest.mark.trap(18)
 def test_a_long_skip_is_cheap():
     sampler = SeededInfiniteSampler(range(1000))
     start = time.perf_counter()

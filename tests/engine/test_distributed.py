@@ -177,6 +177,7 @@ def test_slurm_without_a_node_list(joined):
         init_distributed('slurm')
 
 
+@pytest.mark.trap(17)
 def test_a_taken_port(monkeypatch):
     with socket.socket() as other:
         other.bind(('', 0))

@@ -66,6 +66,7 @@ def make_wrapper(model: nn.Module, **options) -> BFloat16OptimWrapper:
     return BFloat16OptimWrapper(torch.optim.AdamW(model.parameters(), lr=0.1), **options)
 
 
+@pytest.mark.trap(12, 20)
 def test_only_its_context_computes_in_bfloat16():
     model = nn.Linear(4, 4)
     wrapper = make_wrapper(model)
@@ -82,6 +83,7 @@ def test_the_context_ends_with_an_error():
     assert model(torch.randn(2, 4)).dtype == torch.float32
 
 
+@pytest.mark.trap(12)
 def test_parameters_and_gradients_stay_float32():
     model = nn.Linear(4, 4)
     before = copy.deepcopy(model.state_dict())

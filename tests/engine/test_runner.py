@@ -73,6 +73,7 @@ def test_sam_loads_every_tensor(sam, tmp_path):
 
 
 @pytest.mark.parametrize('change', ['missing', 'unexpected', 'shape'])
+@pytest.mark.trap(19)
 def test_sam_refuses_what_does_not_fit(sam, tmp_path, change):
     weights = other_weights(sam)
     key = 'prompt_encoder.pe_layer.positional_encoding_gaussian_matrix'
@@ -202,6 +203,7 @@ class FirstRankOnly(SquaredLogits):
         return losses
 
 
+@pytest.mark.trap(20)
 def test_ranks_that_use_different_parts_stay_together(tmp_path):
     """Neither frozen nor unused parameters, nor a rank without prompts, make the other wait."""
     run_on_two_ranks(__file__, tmp_path)

@@ -15,6 +15,7 @@ def test_values_by_hand():
         assert (out[0, channel, :2, :3] == value).all()
 
 
+@pytest.mark.trap(7)
 def test_default_mean_and_deviation_are_those_of_rgb_imagenet():
     preprocessor = SAMDataPreprocessor(image_size=16)
     image = torch.stack([torch.full((16, 16), value) for value in (182, 116, 104)])
@@ -23,6 +24,7 @@ def test_default_mean_and_deviation_are_those_of_rgb_imagenet():
     torch.testing.assert_close(out[0, :, 0, 0], torch.tensor(expected))
 
 
+@pytest.mark.trap(7)
 def test_padding_is_zero_after_normalisation_right_and_bottom():
     preprocessor = SAMDataPreprocessor(image_size=32)
     images = [torch.full((3, 32, 20), 9, dtype=torch.uint8), torch.full((3, 8, 32), 9).byte()]

@@ -100,6 +100,7 @@ def final_state(work_dir: Path) -> dict:
 
 
 @pytest.mark.parametrize('name', FEATURES)
+@pytest.mark.trap(17)
 def test_a_resumed_run_is_the_uninterrupted_one(straight, name, tmp_path):
     """In the middle of an epoch: the 5 images give 2 an iteration."""
     whole = straight(name)
@@ -182,6 +183,7 @@ def resume(whole: Path, checkpoint: Path, work_dir: Path, *options: str) -> None
     )  # fmt: skip
 
 
+@pytest.mark.trap(18)
 def test_only_the_images_that_are_left_are_read(straight, reads, tmp_path):
     whole = straight('plain')
     resume(whole, whole / 'iter_3.pth', tmp_path / 'run')

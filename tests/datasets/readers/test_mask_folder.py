@@ -128,6 +128,7 @@ def test_ids_above_255(root, dtype, name, value):
 
 
 @pytest.mark.bad_input(15, 19, 21)
+@pytest.mark.trap(14)
 def test_wrong_masks_are_named(root):
     def fails(message, kind='instance', **options):
         with pytest.raises(DataError, match=message) as caught:

@@ -31,6 +31,7 @@ def box_of(mask):
 
 
 @pytest.mark.parametrize(('image_size', 'size'), [(128, (96, 128)), (40, (30, 40)), (80, (60, 80))])
+@pytest.mark.trap(7)
 def test_resize_equals_pillow_and_keeps_boxes_on_masks(image_size, size):
     before, results = sample(), ResizeLongestSide(image_size)(sample())
     expected = Image.fromarray(before['img']).resize(size[::-1], Image.Resampling.BILINEAR)
@@ -44,6 +45,7 @@ def test_resize_equals_pillow_and_keeps_boxes_on_masks(image_size, size):
         np.testing.assert_allclose(box_of(mask), box, atol=0.5)
 
 
+@pytest.mark.trap(7)
 def test_resize_antialiases():
     stripes = sample(64, 64)
     stripes['img'][:] = 0

@@ -16,6 +16,7 @@ def jitter(boxes, size, **options):
     return jittered - before
 
 
+@pytest.mark.trap(7)
 def test_jitter_is_a_tenth_of_the_side_both_ways():
     shift = jitter([[300, 300, 400, 350]] * 20000, (1024, 1024))
     np.testing.assert_allclose(shift.mean(axis=0), 0, atol=0.3)

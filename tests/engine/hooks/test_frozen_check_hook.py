@@ -46,6 +46,7 @@ def test_a_frozen_part_in_eval_mode_is_right(tmp_path, layer):
     train_parts(tmp_path, FrozenEncoder(layer, stays_in_eval=True), CHECK)
 
 
+@pytest.mark.trap(10)
 def test_statistics_of_batch_norm_are_named(tmp_path):
     with pytest.raises(
         ConfigError,
@@ -57,6 +58,7 @@ def test_statistics_of_batch_norm_are_named(tmp_path):
 
 
 @pytest.mark.parametrize('layer', [nn.Dropout(0.5), DropPath(0.5)], ids=str)
+@pytest.mark.trap(10)
 def test_what_drops_at_random_is_named(tmp_path, layer):
     with pytest.raises(ConfigError, match='in eval mode, but encoder.0 drops at random'):
         train_parts(tmp_path, FrozenEncoder(layer), CHECK)

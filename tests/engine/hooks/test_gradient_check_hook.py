@@ -65,6 +65,7 @@ def test_what_arrives_is_said_once(tmp_path):
 
 
 @pytest.mark.parametrize('model', [DetachedFeatures, CancelledFeatures])
+@pytest.mark.trap(11)
 def test_a_part_without_gradient_is_named(tmp_path, model):
     with pytest.raises(ConfigError, match=r'but encoder got none after .* \(iteration 1\)') as end:
         train_parts(tmp_path, model(), CHECK)
@@ -159,6 +160,7 @@ class ThresholdedMSE(nn.Module):
         return {'loss_mse': (masks - target_masks[:, None]).square().mean((1, 2, 3))}
 
 
+@pytest.mark.trap(1)
 def test_the_tutorials_loss_is_refused_in_the_first_iteration(data, tmp_path, capsys):
     hooks = [CHECK, dict(type='MaskLossHook', loss=dict(type='ThresholdedMSE'))]
     config = write_config(tmp_path, data, extra=f'custom_hooks = {hooks}')

@@ -33,6 +33,7 @@ def published_dice(logits: Tensor, target: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ('ours', 'published'), [(sigmoid_focal_loss, published_focal), (dice_loss, published_dice)]
 )
+@pytest.mark.trap(2)
 def test_equals_sam2_where_nothing_is_padded(ours, published):
     logits, target = random_masks(5, 3, 256)
     torch.testing.assert_close(
@@ -98,12 +99,14 @@ def test_gradcheck(loss):
 
 
 @pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.trap(2)
 def test_a_third_argument_without_a_name_is_refused(loss):
     """A number of objects would else land in ``alpha`` or ``weight``."""
     with pytest.raises(TypeError):
         loss(torch.zeros(4), torch.zeros(4), 8)
 
 
+@pytest.mark.trap(1)
 def test_the_tutorials_mse_has_no_gradient_and_ours_has():
     logits, target = random_masks(1, 1, 16, 16)
     logits.requires_grad_()

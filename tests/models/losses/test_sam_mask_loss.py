@@ -170,6 +170,7 @@ def test_weights():
 
 @pytest.mark.parametrize('size', [(SIDE, 15), (15, SIDE)])
 @pytest.mark.parametrize('resolution', RESOLUTIONS)
+@pytest.mark.trap(8)
 def test_padding_does_not_count(resolution, size):
     loss = SAMMaskLoss(**ALL_TERMS, resolution=resolution)
     arguments = batch(2, masks=3, size=size)
@@ -194,6 +195,7 @@ def test_low_res_padding_next_to_the_image_does_not_count():
 
 
 @pytest.mark.parametrize('resolution', RESOLUTIONS)
+@pytest.mark.trap(5)
 def test_of_three_masks_the_best_one_is_trained_for_each_prompt(resolution):
     arguments = batch(2, masks=3)
     target = F.avg_pool2d(arguments['target_masks'][:, None].float(), 4)
@@ -207,6 +209,7 @@ def test_of_three_masks_the_best_one_is_trained_for_each_prompt(resolution):
     assert arguments['iou_predictions'].grad.ne(0).all()  # the IoU head for all three
 
 
+@pytest.mark.trap(4)
 def test_iou_head_learns_the_iou_of_all_masks():
     arguments = with_gradient(batch(1, masks=3))
     best = SAMMaskLoss()
@@ -252,6 +255,7 @@ def test_an_object_of_2x2_px_pulls_its_cell_up(term):
 
 
 @pytest.mark.parametrize('resolution', RESOLUTIONS)
+@pytest.mark.trap(15)
 def test_no_prompts_give_nothing_that_still_reaches_the_graph(resolution):
     parameter = torch.ones(1, requires_grad=True)
     arguments = batch(0, masks=3)
@@ -267,6 +271,7 @@ def test_no_prompts_give_nothing_that_still_reaches_the_graph(resolution):
 
 @pytest.mark.parametrize('logit', [-1e4, 0.0, 1e4])
 @pytest.mark.parametrize('resolution', RESOLUTIONS)
+@pytest.mark.trap(15)
 def test_empty_masks_and_extreme_logits_are_finite(resolution, logit):
     arguments = batch(2, masks=3)
     arguments['target_masks'].zero_()

@@ -51,6 +51,7 @@ def split(batch: dict, index: int) -> dict:
 
 @pytest.mark.parametrize('counts', [COUNTS, [2, 0, 0, 0], [0, 0, 0, 2]])
 @pytest.mark.bad_input(48)
+@pytest.mark.trap(6)
 def test_ragged_batch_equals_one_by_one(counts):
     model = build()
     batch = random_batch(SIZES, counts)
@@ -114,6 +115,7 @@ MIXED = 'bpmbmppbp'  # as many as COUNTS has
 
 
 @pytest.mark.parametrize('correction', [None, dict(num_clicks=2, num_repeats=1)])
+@pytest.mark.trap(6)
 def test_ragged_loss_and_gradients_equal_one_by_one(correction):
     """Every object counts the same, and its clicks do not depend on the rest of the batch."""
     model = build(frozen=('image_encoder',), correction=correction)
@@ -136,6 +138,7 @@ def test_objects_per_rank_alone():
     assert objects_per_rank(0, device=torch.device('cpu')) == 1
 
 
+@pytest.mark.trap(15)
 def test_a_batch_without_prompts():
     model = build()
     model.mask_loss = SquaredLogits()
@@ -218,6 +221,7 @@ def test_mixed_prompts_equal_each_alone():
 
 
 @torch.no_grad()
+@pytest.mark.trap(5)
 def test_the_best_looking_of_three():
     model = build()
     values = torch.arange(12.0).view(3, 4, 1, 1)
@@ -339,6 +343,7 @@ def test_a_wrong_chunk():
 # -- frozen parts
 
 
+@pytest.mark.trap(10)
 def test_frozen_parts_stay_in_eval():
     model = build()
     model.train()
@@ -489,6 +494,7 @@ def test_predict_decodes_to_the_masks_of_the_logits():
         )
 
 
+@pytest.mark.trap(3)
 def test_predict_threshold_is_zero_on_logits():
     model = build()
     values = torch.linspace(-0.2, 0.6, 32 * 32).view(1, 1, 32, 32)
