@@ -7,7 +7,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 
 
-def tests_of_rows(mark: str) -> dict[int, list[str]]:
+def covering_tests(mark: str) -> dict[int, list[str]]:
     """Row to the tests that are marked with it, as pytest names them; read, not imported."""
     found: dict[int, list[str]] = {}
     for path in sorted(TESTS.rglob('test_*.py')):
@@ -19,7 +19,7 @@ def tests_of_rows(mark: str) -> dict[int, list[str]]:
 
 def print_table(rows: Mapping[int, str], mark: str) -> None:
     """Print each row with its tests, or 'open'."""
-    tests = tests_of_rows(mark)
+    tests = covering_tests(mark)
     for row, title in rows.items():
         print(f'{row:2}  {title}')
         for name in tests.get(row, ['open']):
