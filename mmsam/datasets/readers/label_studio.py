@@ -133,7 +133,7 @@ class LabelStudioReader(AnnotationReader):
         size = sizes.pop() if sizes else image_size(img_path)
         objects = Objects(size=size, rles=[], labels=[], names=[], boxes=None)
         labels_of_region = {
-            result.get('id'): _label(result, where)
+            str(result.get('id')): _label(result, where)
             for result in results
             if result.get('type') == 'labels'
         }
@@ -151,7 +151,7 @@ class LabelStudioReader(AnnotationReader):
             if rle is not None:
                 objects.rles.append(rle)
                 objects.names.append(region)
-                label = _label(result, where) or labels_of_region.get(result.get('id'))
+                label = _label(result, where) or labels_of_region.get(str(result.get('id')))
                 names.append(label or _NO_LABEL)
         image = AnnotatedImage(str(img_path), name, str(self.path), objects)
         return image, names

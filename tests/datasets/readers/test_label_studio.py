@@ -60,7 +60,7 @@ BOX = dict(x=25, y=50, width=25, height=10)
         (shape('ellipse', x=10, y=10, radiusX=1e300, radiusY=1), 'far outside'),
         (shape('brush'), "Result r0 of task 7 in .*: 'rle' must be a list of bytes"),
         (
-            shape('brush', rle=[0, 0, 0, 18, 57, 27]),
+            shape('brush', rle=[0, 0, 0, 18, 57, 27, 252]),
             "'rle' is of 18 values, expected 4 for each of",
         ),
         (task(data='x'), "expected a list of tasks with 'data'.*not as JSON-MIN"),
