@@ -4,6 +4,9 @@ from mmcv.transforms import BaseTransform
 
 from mmsam.errors import ConfigError
 
+_DRAWN = ('prompt_boxes', 'prompt_kinds', 'prompt_points', 'prompt_masks')
+"""Keys of what JitterBoxes and RandomPrompts draw in the frame of the image."""
+
 
 def check_no_prompts(transform: BaseTransform, results: dict) -> None:
     """For what moves the image: prompts that were drawn before would stay where they are.
@@ -11,7 +14,7 @@ def check_no_prompts(transform: BaseTransform, results: dict) -> None:
     Raises:
         ConfigError: there are prompts.
     """
-    drawn = [key for key in results if key.startswith('prompt_')]
+    drawn = [key for key in _DRAWN if key in results]
     if drawn:
         raise ConfigError(
             f'{type(transform).__name__} moves the image and must stand before the transforms that '

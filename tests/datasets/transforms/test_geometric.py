@@ -45,6 +45,11 @@ def test_resize_equals_pillow_and_keeps_boxes_on_masks(image_size, size):
         np.testing.assert_allclose(box_of(mask), box, atol=0.5)
 
 
+def test_resize_moves_the_boxes_of_a_detector():
+    results = ResizeLongestSide(40)(sample() | {'prompt_scores': np.ones(2, np.float32)})
+    np.testing.assert_array_equal(results['boxes'], sample()['boxes'] / 2)
+
+
 @pytest.mark.trap(7)
 def test_resize_antialiases():
     stripes = sample(64, 64)
