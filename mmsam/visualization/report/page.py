@@ -114,10 +114,10 @@ def _score_rows(run: RunRecord) -> list[ScoreRow]:
         return score_rows(run.results.before, run.results.after, run.results.box_fill)
     if not run.validation:
         return []
-    first, last = run.validation[0], run.validation[-1]
-    before, box_fill = _scores_of(first if first['step'] == 0 else {})
-    after, box_fill_after = _scores_of(last if last['step'] > 0 else {})
-    return score_rows(before, after, box_fill or box_fill_after)
+    scores, box_fill = _scores_of(run.validation[-1])
+    if run.training:
+        return score_rows({}, scores, box_fill)
+    return score_rows(scores, {}, box_fill)
 
 
 def _scores_of(record: Scalars) -> tuple[dict[str, float], dict[str, float]]:
