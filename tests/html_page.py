@@ -13,9 +13,10 @@ class HtmlPage(HTMLParser):
         self.open: list[str] = []
         self.texts: list[str] = []
         self.rows: dict[str, list[str]] = {}
-        """Cells behind the first one of each table row, by the first one."""
+        """Cells behind the first one of each table row but headings, by the first one."""
         self.pictures: list[str] = []
-        self._row: list[str] | None = None
+        self._row: list[str] = []
+        self._is_heading = False
         self.feed(text)
         assert not self.open, f'not closed: {self.open}'
 
@@ -35,10 +36,11 @@ class HtmlPage(HTMLParser):
             self._row = []
         elif tag in ('td', 'th'):
             self._row.append('')
+            self._is_heading = tag == 'th'
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-        if tag == 'tr':
+        if tag == 'tr' and not self._is_heading:
             self.rows[self._row[0]] = self._row[1:]
 
     def handle_data(self, data):

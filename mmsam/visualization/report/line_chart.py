@@ -11,8 +11,8 @@ WIDTH, HEIGHT = 460, 260
 """Of the drawing, in px; the page scales it."""
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 12, 42
 """Margins around the plotted area."""
-COLORS = 8
-"""Line colours of the page's style: classes ``c0`` to ``c7``."""
+COLORS = 7
+"""Line colours of the page's style: classes ``c0`` to ``c6``, and ``gray`` of dashed lines."""
 MAX_POINTS = 300
 """Points drawn of one line; of more, means of neighbours are drawn."""
 MAX_MARKED = 30
@@ -60,7 +60,9 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str, may_be_log: bool
     x_axis = _Axis(min(x_values), max(max(x_values), min(x_values) + 1), False)
     y_axis = _Axis(y_ticks[0], y_ticks[-1], is_log)
     parts = [*_y_labels(y_axis, y_ticks), *_x_labels(x_axis, x_label)]
-    parts += [_curve(line, number % COLORS, x_axis, y_axis) for number, line in enumerate(lines)]
+    parts += [
+        _curve(line, _style(line, number), x_axis, y_axis) for number, line in enumerate(lines)
+    ]
     svg = (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
         f'{"".join(parts)}</svg>'
@@ -74,7 +76,7 @@ def _figure(title: str, content: str) -> str:
 
 def _legend(lines: Sequence[Line]) -> str:
     entries = [
-        f'<li class="c{number % COLORS}{" dashed" * line.is_dashed}">{escape(line.name)}</li>'
+        f'<li class="{_style(line, number)}">{escape(line.name)}</li>'
         for number, line in enumerate(lines)
     ]
     return f'<ul class="legend">{"".join(entries)}</ul>'
@@ -103,10 +105,13 @@ def _x_labels(axis: _Axis, label: str) -> list[str]:
     ]
 
 
-def _curve(line: Line, color: int, x_axis: _Axis, y_axis: _Axis) -> str:
+def _style(line: Line, number: int) -> str:
+    return 'gray dashed' if line.is_dashed else f'c{number % COLORS}'
+
+
+def _curve(line: Line, style: str, x_axis: _Axis, y_axis: _Axis) -> str:
     places = [(_x(x, x_axis), _y(y, y_axis)) for x, y in line.points]
     path = ' '.join(f'{x},{y}' for x, y in places)
-    style = f'c{color}{" dashed" * line.is_dashed}'
     marks = [
         f'<circle cx="{place[0]}" cy="{place[1]}" r="3"><title>{escape(line.name)}: '
         f'{value:.4g} at {at:g}</title></circle>'

@@ -114,10 +114,10 @@ def _score_rows(run: RunRecord) -> list[ScoreRow]:
         return score_rows(run.results.before, run.results.after, run.results.box_fill)
     if not run.validation:
         return []
-    first, last = run.validation[0], run.validation[-1]
-    before, box_fill = _scores_of(first if first['step'] == 0 else {})
-    after, box_fill_after = _scores_of(last if last['step'] > 0 else {})
-    return score_rows(before, after, box_fill or box_fill_after)
+    scores, box_fill = _scores_of(run.validation[-1])
+    if run.training:
+        return score_rows({}, scores, box_fill)
+    return score_rows(scores, {}, box_fill)
 
 
 def _scores_of(record: Scalars) -> tuple[dict[str, float], dict[str, float]]:
@@ -174,7 +174,14 @@ def _curves(run: RunRecord) -> str:
     # a run by epoch logs the epoch as the step of its validations
     step = 'epoch' if any('epoch' in record for record in run.training) else 'iteration'
     records = [{**_scores_of(record)[0], 'step': record['step']} for record in run.validation]
-    for group in score_groups(_score_rows(run)):
+    rows = _score_rows(run)
+    for group in score_groups(rows):
+        if group.axis is not None:
+            drawn = [row for row in rows if row.name in group.drawn]
+            if group.axis == 'percent':  # mIoU itself is that of exact boxes
+                drawn = [row for row in rows if row.name == 'mIoU'] + drawn
+            charts.append(line_chart(group.title, _before_and_after(drawn), group.axis))
+            continue
         lines = _lines(records, group.drawn)
         if lines:
             ends = lines[0].points[0][0], lines[0].points[-1][0]
@@ -185,6 +192,19 @@ def _curves(run: RunRecord) -> str:
             ]
             charts.append(line_chart(f'Validation: {group.title}', lines, step))
     return f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _before_and_after(rows: Sequence[ScoreRow]) -> list[Line]:
+    """Scores over the numbers in their names, 0 without one."""
+    places = [float(re.sub(r'\D+', '', row.name, count=1) or 0) for row in rows]
+    stages = {
+        'mIoU before': [row.before for row in rows],
+        'mIoU after': [row.after for row in rows],
+    }
+    return [
+        Line(name, [(x, y) for x, y in zip(places, scores, strict=True) if y is not None])
+        for name, scores in stages.items()
+    ]
 
 
 def _matching(records: Iterable[Scalars], pattern: str) -> list[str]:

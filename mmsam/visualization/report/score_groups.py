@@ -9,40 +9,49 @@ from mmsam.score_rules import rule_of_score
 
 
 class ScoreGroup(NamedTuple):
-    """Scores of one table, and those of them that are drawn as curves."""
+    """Scores of one table, and those of them that are drawn in a chart.
+
+    ``axis`` is what the number at the end of each drawn name counts, the x of one curve before and
+    one after; None draws a curve of each name over the iterations.
+    """
 
     title: str
     explanation: str
     rows: list[ScoreRow]
     drawn: list[str]
+    axis: str | None = None
 
 
 _GROUPS = (
-    # title, explanation, names of the scores, names of those drawn as curves
+    # as in ScoreGroup, with patterns of the names
     (
         'By object size',
         'Small objects have less than 32² pixels, medium ones less than 96².',
         r'(mIoU|mDice|mBIoU)_(small|medium|large)',
         r'mIoU_.+',
+        None,
     ),
-    ('By category', '', r'(mIoU|mDice|mBIoU)_class_.+', ''),
+    ('By category', '', r'(mIoU|mDice|mBIoU)_class_.+', '', None),
     (
         'Calibration of the estimated IoU',
         'Estimate minus true IoU: its mean size (error) and its mean (bias); 0 is best.',
         r'IoU_(error|bias)(_.+)?',
         r'IoU_(error|bias)',
+        None,
     ),
     (
         'Inexact boxes',
         'mIoU with boxes whose edges are moved by so many percent of their sides.',
         r'mIoU_noise.+',
         '.+',
+        'percent',
     ),
     (
         'Clicks',
         'mIoU after so many clicks, and the mean number of clicks (NoC) to an IoU in percent.',
         r'mIoU_click.+|NoC\d+',
         r'mIoU_click.+',
+        'clicks',
     ),
 )
 _NEAR_ZERO = re.compile(r'IoU_bias')
@@ -52,21 +61,21 @@ def score_groups(rows: Sequence[ScoreRow]) -> list[ScoreGroup]:
     """The rows by group, without empty groups; first those that belong to no other."""
     left = list(rows)
     groups = []
-    for title, explanation, names, drawn in _GROUPS:
+    for title, explanation, names, drawn, axis in _GROUPS:
         found = [row for row in left if re.fullmatch(names, row.name)]
         left = [row for row in left if row not in found]
         # all sizes of one score before the next score
         scores = [row.name.partition('_')[0] for row in found]
         found.sort(key=lambda row: scores.index(row.name.partition('_')[0]))
         curves = [row.name for row in found if re.fullmatch(drawn, row.name)]
-        groups.append(ScoreGroup(title, explanation, found, curves))
+        groups.append(ScoreGroup(title, explanation, found, curves, axis))
     groups.insert(0, ScoreGroup('Scores', '', left, [row.name for row in left]))
     return [group for group in groups if group.rows]
 
 
 def is_better(row: ScoreRow) -> bool | None:
-    """Whether the score after is the better one; None if they are equal or one is missing."""
-    if row.before is None or row.after is None or row.before == row.after:
+    """Whether the score after is the better one; None if they look equal or one is missing."""
+    if row.before is None or row.after is None or round(row.after - row.before, 4) == 0:
         return None
     if _NEAR_ZERO.match(row.name):
         return abs(row.after) < abs(row.before)

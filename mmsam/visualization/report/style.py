@@ -4,11 +4,11 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1d2733; --soft: #5a6675;
   --line: #d9dee5; --card: #f5f7fa; --good: #1a7f37; --bad: #c62828;
   --c0: #0b67b2; --c1: #c75000; --c2: #1b7f5c; --c3: #a33a86; --c4: #8a6d00; --c5: #3a8fb7;
-  --c6: #6b4fbb; --c7: #6b6b6b; }
+  --c6: #6b4fbb; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e3e8ee; --soft: #9fabb9;
   --line: #343c46; --card: #1d232a; --good: #5fcf80; --bad: #ff8278;
   --c0: #62b0ee; --c1: #ff9d5c; --c2: #55cfa3; --c3: #e28bc9; --c4: #dcbf4a; --c5: #8fd3f0;
-  --c6: #b3a1f5; --c7: #b8b8b8; } }
+  --c6: #b3a1f5; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1180px; padding: 24px 20px 60px; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif;
@@ -34,7 +34,6 @@ svg text { fill: var(--soft); font-size: 13px; }
 .grid { stroke: var(--line); stroke-width: 1; }
 polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
 circle { fill: currentColor; }
-g.dashed, .dashed { color: var(--c7); }
 g.dashed polyline { stroke-dasharray: 6 5; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 18px; list-style: none; margin: 4px 0 0;
   padding: 0; font-size: .875rem; color: var(--ink); }
@@ -43,7 +42,7 @@ g.dashed polyline { stroke-dasharray: 6 5; }
 .legend li.dashed::before { border-top-style: dashed; }
 .c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); }
 .c3 { color: var(--c3); } .c4 { color: var(--c4); } .c5 { color: var(--c5); }
-.c6 { color: var(--c6); } .c7 { color: var(--c7); }
+.c6 { color: var(--c6); } .gray { color: var(--soft); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9375rem;
   font-variant-numeric: tabular-nums; }

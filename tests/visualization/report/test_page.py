@@ -38,9 +38,7 @@ def record(folder, **parts) -> RunRecord:
     names = [one.path for one in images]
     default = dict(
         work_dir=folder,
-        starts=[
-            Start('20260102_030405', 'configs/sam_<tiny>.py', 'train.py "x & y"', 7, 2, 40, 'w.pth')
-        ],
+        starts=[Start('20260102_030405', 'configs/sam_<tiny>.py', 'train.py "x & y"', 7, 2, 40)],
         training=[{'loss': 2.0 / step, 'lr': 0.1, 'iter': step, 'step': step} for step in (10, 20)],
         validation=[
             {'sam/mIoU': 0.5, 'sam/mIoU_small': 0.4, 'sam/box_fill_mIoU': 0.55, 'step': 0},
@@ -77,6 +75,21 @@ def test_scores_curves_and_pictures_of_a_stopped_run(tmp_path):
         'before, IoU 0.1000', 'after, IoU 1.0000', 'before, IoU 0.9000', 'after, IoU 0.2500',
     ]  # fmt: skip
     assert 'train.py "x & y"' in page.texts
+
+
+def test_clicks_and_noise_are_drawn_over_their_numbers(tmp_path):
+    names = ('mIoU', 'mIoU_noise5', 'mIoU_noise10', 'mIoU_click1', 'mIoU_click3')
+    results = Results(
+        before=dict(zip(names, (0.5, 0.4, 0.3, 0.1, 0.2), strict=True)),
+        after=dict(zip(names, (0.9, 0.8, 0.7, 0.5, 0.6), strict=True)),
+        box_fill={}, images_worse=[], iteration=1, images={},
+    )  # fmt: skip
+    texts = HtmlPage(report_page(record(tmp_path, results=results))).texts
+    assert [text for text in texts if ' at ' in text and text.startswith('mIoU before')] == [
+        'mIoU before: 0.5 at 0', 'mIoU before: 0.4 at 5', 'mIoU before: 0.3 at 10',
+        'mIoU before: 0.1 at 1', 'mIoU before: 0.2 at 3',
+    ]  # fmt: skip
+    assert 'mIoU after: 0.7 at 10' in texts and 'mIoU after: 0.6 at 3' in texts
 
 
 def test_pictures_show_truth_before_and_after(tmp_path):

@@ -40,6 +40,7 @@ def test_groups_by_the_names_of_the_metric():
         'Inexact boxes': ['mIoU_noise5'],
         'Clicks': ['mIoU_click1'],
     }
+    assert [group.axis for group in groups] == [None, None, None, None, 'percent', 'clicks']
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_groups_by_the_names_of_the_metric():
         ('NoC90', 8, 3, True),
         ('IoU_bias', -0.3, 0.1, True),
         ('IoU_bias', 0.1, -0.3, False),
-        ('mIoU', 0.5, 0.5, None),
+        ('mIoU', 0.5, 0.50004, None),
         ('mIoU', None, 0.5, None),
     ],
 )
