@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from tiny_sam import SquaredLogits, random_batch, segmentor_config
 from torch import nn
-from two_ranks import join_the_other_rank, run_on_two_ranks
+from two_ranks import fork_two_ranks
 
 from mmsam.engine import SAMRunner
 from mmsam.errors import CheckpointError
@@ -206,7 +206,7 @@ class FirstRankOnly(SquaredLogits):
 @pytest.mark.trap(20)
 def test_ranks_that_use_different_parts_stay_together(tmp_path):
     """Neither frozen nor unused parameters, nor a rank without prompts, make the other wait."""
-    run_on_two_ranks(__file__, tmp_path)
+    fork_two_ranks(train_as_one_of_two_ranks, tmp_path)
     for frozen in FROZEN:
         digests = {(tmp_path / f'{len(frozen)}_rank_{rank}').read_text() for rank in range(2)}
         assert len(digests) == 1, frozen
@@ -218,9 +218,7 @@ def test_ranks_that_use_different_parts_stay_together(tmp_path):
 FROZEN = (('image_encoder', 'prompt_encoder'), ())
 
 
-def train_as_one_of_two_ranks() -> None:
-    folder = join_the_other_rank()
-    rank = torch.distributed.get_rank()
+def train_as_one_of_two_ranks(rank: int, folder: Path) -> None:
     os.environ['LOCAL_RANK'] = str(rank)  # as torchrun does
     for frozen in FROZEN:
         with DefaultScope.overwrite_default_scope('mmsam'):
@@ -251,10 +249,6 @@ def train_as_one_of_two_ranks() -> None:
         save_training_checkpoint({}, folder / 'rank_0' / 'iter_3.pth')
     runner.go_on_if_stopped(auto_resume=True)
     (folder / f'goes_on_{rank}').write_text(f'{runner._load_from} {runner._resume}')
-
-
-if __name__ == '__main__':
-    train_as_one_of_two_ranks()
 
 
 class FullDiskHook(Hook):

@@ -31,20 +31,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mmengine.config.config
 import torch
 from fault_hooks import PROGRESS
+from forked_ranks import PATIENCE, Ranks
 from ports import free_port
 from prettytable import PrettyTable
 from processes import children, is_alive, wait_until
 from tiny_run import ROOT, TRAIN_COUNTS, environment, run_here, write_config, write_dataset
 
-from mmsam import stop_signal
-from mmsam.apis import run_tool
 from mmsam.datasets.transforms import LoadSAMImage
 from mmsam.training_checkpoint import read_training_checkpoint, training_checkpoints
 from tools import train
@@ -57,9 +55,6 @@ STALL_SECONDS = 4
 
 CLONE_NEWNET = 0x40000000
 """Of Linux's ``setns`` and ``unshare``."""
-
-PATIENCE = 120
-"""Seconds in which whatever must happen has to happen, on a slow machine too."""
 
 EXTRA = """
 custom_imports = dict(imports=['fault_hooks'])
@@ -87,77 +82,6 @@ def check(condition: object, what: str) -> None:
 
 
 # ------------------------------------------------------------------------------------- the runs
-
-
-class Ranks:
-    """Two ranks forked from this process, in place of those that torchrun starts.
-
-    Args:
-        args: of ``train.py``.
-        output: file of what they print.
-        prepare: called in each with its rank before anything else.
-        variables: of the environment.
-    """
-
-    def __init__(
-        self,
-        args: list[str],
-        output: Path,
-        prepare: Callable[[int], None] = lambda rank: None,
-        **variables: str,
-    ) -> None:
-        self.output = output
-        output.write_text('')
-        variables = dict(
-            WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()),
-            OMP_NUM_THREADS='1',
-        ) | variables  # fmt: skip
-        self.codes: dict[int, int] = {}
-        self.ranks = [self._fork(args, rank, prepare, variables) for rank in range(2)]
-
-    def _fork(
-        self, args: list[str], rank: int, prepare: Callable[[int], None], variables: dict[str, str]
-    ) -> int:
-        process = os.fork()
-        if process:
-            return process
-        try:
-            stop_signal.listen()
-            with self.output.open('a') as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            os.environ.update(variables, RANK=str(rank), LOCAL_RANK=str(rank))
-            sys.argv = ['train.py', *args, '--launcher', 'pytorch']
-            prepare(rank)
-            run_tool(train.main, train.parse_args())
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(99)  # run_tool has ended the process before
-
-    def poll(self) -> bool:
-        """Whether a rank has ended."""
-        for rank, process in enumerate(self.ranks):
-            if rank not in self.codes:
-                ended, status = os.waitpid(process, os.WNOHANG)
-                if ended:
-                    self.codes[rank] = os.waitstatus_to_exitcode(status)
-        return bool(self.codes)
-
-    def finish(self, kill_the_rest: bool = False) -> list[int]:
-        """Exit codes of both ranks, -9 for those that are killed here."""
-        if kill_the_rest:
-            self.kill()
-        wait_until(lambda: self.poll() and len(self.codes) == len(self.ranks), PATIENCE)
-        self.kill()
-        wait_until(lambda: self.poll() and len(self.codes) == len(self.ranks), PATIENCE)
-        return [self.codes[rank] for rank in range(len(self.ranks))]
-
-    def kill(self) -> None:
-        for rank, process in enumerate(self.ranks):
-            if rank not in self.codes:
-                os.kill(process, signal.SIGKILL)
 
 
 class Launched:

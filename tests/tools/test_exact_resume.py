@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ports import free_port
+from forked_ranks import train_on_ranks
 from tiny_run import (
     assert_equal,
     equal,
-    finish,
     refused,
     run_here,
-    start,
     train_records,
     weights_of,
     write_config,
@@ -233,35 +231,25 @@ def options(max_iters: int, batch_size: int) -> list[str]:
     ]  # fmt: skip
 
 
-def run_ranks(config: Path, ranks: int, work_dir: Path, *args: object) -> None:
-    """Train with ``ranks`` processes of one thread each."""
-    process = start(
-        'dist_train.sh', config, ranks, '--work-dir', work_dir, *args, cwd=work_dir.parent,
-        PORT=str(free_port()),
-    )  # fmt: skip
-    done = finish(process)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope='module')
 def two_ranks(config, tmp_path_factory) -> Path:
     """The work dir of 6 iterations of two processes with 1 image each, updated at 2, 4 and 6."""
     work_dir = tmp_path_factory.mktemp('two_ranks') / 'run'
-    run_ranks(config, 2, work_dir, *options(6, 1))
+    train_on_ranks(2, work_dir, config, *options(6, 1))
     return work_dir
 
 
 def test_two_ranks_go_on_bit_by_bit(two_ranks, config, tmp_path):
-    run_ranks(
-        config, 2, tmp_path / 'run', '--resume-from', two_ranks / 'iter_2.pth', *options(6, 1)
+    train_on_ranks(
+        2, tmp_path / 'run', config, '--resume-from', two_ranks / 'iter_2.pth', *options(6, 1)
     )
     assert equal(weights_of(tmp_path / 'run' / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth'))
 
 
 def test_four_ranks_go_on_bit_by_bit(config, tmp_path):
-    run_ranks(config, 4, tmp_path / 'straight', *options(4, 1))
-    run_ranks(
-        config, 4, tmp_path / 'resumed', '--resume-from', tmp_path / 'straight' / 'iter_2.pth',
+    train_on_ranks(4, tmp_path / 'straight', config, *options(4, 1))
+    train_on_ranks(
+        4, tmp_path / 'resumed', config, '--resume-from', tmp_path / 'straight' / 'iter_2.pth',
         *options(4, 1),
     )  # fmt: skip
     final = [weights_of(tmp_path / name / 'iter_4.pth') for name in ('straight', 'resumed')]

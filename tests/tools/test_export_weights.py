@@ -1,7 +1,7 @@
 """The exporter on a training checkpoint of a small SAM."""
 
 import hashlib
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -37,15 +37,16 @@ def checkpoint(tmp_path, weights) -> Path:
     return path
 
 
-def test_a_flat_file_that_upstream_opens(tmp_path, checkpoint, weights):
+def test_a_flat_file_that_upstream_opens(tmp_path, checkpoint, weights, monkeypatch, capsys):
+    """As a script, of which another process would have to import everything again."""
     out = tmp_path / 'new_folder' / 'sam_vit_b_stamps.pth'
-    command = [sys.executable, SCRIPT, checkpoint, out]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=SCRIPT.parents[1], check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f'{out}: {len(weights)} tensors' in done.stdout
-    assert 'read again and equal' in done.stdout
+    monkeypatch.setattr(sys, 'argv', [str(SCRIPT), str(checkpoint), str(out)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(SCRIPT), run_name='__main__')
+    assert not end.value.code
+    printed = capsys.readouterr().out
+    assert f'{out}: {len(weights)} tensors' in printed
+    assert 'read again and equal' in printed
     sam = build_reference_sam(TINY_ARCH, 64)
     for parameter in sam.parameters():
         parameter.data.zero_()

@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from tiny_run import assert_equal
 from torch import nn
-from two_ranks import join_the_other_rank, run_on_two_ranks
+from two_ranks import fork_two_ranks
 
 import mmsam.engine.runner
 import mmsam.training_checkpoint
@@ -605,17 +605,7 @@ def test_the_rates_of_the_run_are_kept_and_the_difference_is_said(tmp_path, monk
 # ---------------------------------------------------------------------------------- two ranks
 
 
-def test_ranks_agree_on_a_best_one_that_cannot_be_written(tmp_path):
-    """Only rank 0 writes; each of the others would wait to save it again after the update."""
-    run_on_two_ranks(__file__, tmp_path)
-    for rank in range(2):
-        assert (tmp_path / f'rank_{rank}').read_text() == 'iteration 4, not due'
-    assert names(tmp_path / 'run') == ['iter_2.pth', 'iter_4.pth']
-
-
-def main() -> None:
-    folder = join_the_other_rank()
-
+def train_with_a_full_disk(rank: int, folder: Path) -> None:
     def fail(content, path):
         if path.name.startswith('best'):
             raise StorageError(f'{path} cannot be written: no space.')
@@ -634,8 +624,12 @@ def main() -> None:
     runner.register_hook(hook, priority='LOWEST')
     runner.train()
     text = f'iteration {runner.iter}, {"due" if any(due[:3:2]) else "not due"}'
-    (folder / f'rank_{runner.rank}').write_text(text)
+    (folder / f'rank_{rank}').write_text(text)
 
 
-if __name__ == '__main__':
-    main()
+def test_ranks_agree_on_a_best_one_that_cannot_be_written(tmp_path):
+    """Only rank 0 writes; each of the others would wait to save it again after the update."""
+    fork_two_ranks(train_with_a_full_disk, tmp_path)
+    for rank in range(2):
+        assert (tmp_path / f'rank_{rank}').read_text() == 'iteration 4, not due'
+    assert names(tmp_path / 'run') == ['iter_2.pth', 'iter_4.pth']

@@ -9,7 +9,7 @@ import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
-from two_ranks import join_the_other_rank, run_on_two_ranks
+from two_ranks import fork_two_ranks
 
 from mmsam.errors import DataError
 from mmsam.evaluation import PromptedMaskMetric
@@ -262,14 +262,13 @@ def data_set() -> list[SAMDataSample]:
     return samples
 
 
-def evaluate_own_share(folder: Path) -> None:
+def evaluate_own_share(rank: int, folder: Path) -> None:
     """Evaluate, as a validation loop does, what the sampler gives to this rank."""
     samples = data_set()
     metric = PromptedMaskMetric()
     own = list(DefaultSampler(samples, shuffle=False, seed=0))
     for start in range(0, len(own), 2):
         metric.process({}, [samples[index].to_dict() for index in own[start : start + 2]])
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     result = metric.evaluate(len(samples)), list(metric.image_scores.items())
     (folder / f'{rank}.json').write_text(json.dumps(result))
     metric.process({}, [sample('none', []).to_dict()])
@@ -280,15 +279,10 @@ def evaluate_own_share(folder: Path) -> None:
 def test_two_ranks_equal_one(tmp_path):
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
-    evaluate_own_share(tmp_path / 'one')
-    run_on_two_ranks(__file__, tmp_path / 'two')
+    evaluate_own_share(0, tmp_path / 'one')
+    fork_two_ranks(evaluate_own_share, tmp_path / 'two')
     expected_metrics, expected_images = json.loads((tmp_path / 'one/0.json').read_text())
     metrics, images = json.loads((tmp_path / 'two/0.json').read_text())
     assert metrics == expected_metrics and {'sam/mIoU_noise10', 'sam/NoC90'} <= metrics.keys()
     assert images == expected_images
     assert json.loads((tmp_path / 'two/1.json').read_text()) == [expected_metrics, []]
-
-
-if __name__ == '__main__':
-    evaluate_own_share(join_the_other_rank())
-    torch.distributed.destroy_process_group()
