@@ -30,8 +30,8 @@ LOSSES: dict[str, dict[str, Any]] = {
     'focal+dice+lovasz': dict(lovasz_weight=1),
     'focal+dice+boundary': dict(boundary_weight=1),
     'focal+dice points': dict(resolution='points'),
-    'bce+dice points': dict(resolution='points', focal_weight=0, bce_weight=1),
     'focal+dice input': dict(resolution='input'),
+    'focal+dice+lovasz points': dict(lovasz_weight=1, resolution='points'),
 }
 SCORES = ('mIoU', 'mDice', 'mBIoU', 'mIoU_small', 'mIoU_medium', 'mIoU_large', 'IoU_error')
 MAX_OBJECTS = 4

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+_UNITS = 2**16
+"""Of a cell. Sums of integers are exact, and on a GPU they are deterministic."""
+
 
 def lovasz_hinge_loss(logits: Tensor, target: Tensor, *, weight: Tensor) -> Tensor:
     """Lovasz extension of the Jaccard loss, at the hinge errors ``1 -+ logit``.
@@ -25,13 +28,14 @@ def lovasz_hinge_loss(logits: Tensor, target: Tensor, *, weight: Tensor) -> Tens
     """
     target, weight = target.expand_as(logits), weight.expand_as(logits)
     errors, order = torch.cat([1 - logits, 1 + logits], -1).sort(dim=-1, descending=True)
-    nothing = torch.zeros_like(logits)
-    foreground = torch.cat([weight * target, nothing], -1).gather(-1, order)
-    background = torch.cat([nothing, weight * (1 - target)], -1).gather(-1, order)
+    share = weight * target
+    mass = torch.stack([share, weight - share]).mul(_UNITS).round().long()
+    nothing = torch.zeros_like(mass[0])
+    foreground = torch.cat([mass[0], nothing], -1).gather(-1, order)
+    background = torch.cat([nothing, mass[1]], -1).gather(-1, order)
     # Jaccard loss if the cells of the 1, 2, ... largest errors were wrong
     hit = foreground.sum(-1, keepdim=True) - foreground.cumsum(-1)
     union = foreground.sum(-1, keepdim=True) + background.cumsum(-1)
-    empty = union == 0
-    jaccard = (1 - hit / union.masked_fill(empty, 1)).masked_fill(empty, 0)
-    share = jaccard.diff(dim=-1, prepend=torch.zeros_like(jaccard[..., :1]))
-    return (errors.relu() * share).sum(-1)
+    jaccard = (union - hit) / union.clamp(min=1)
+    gain = jaccard.diff(dim=-1, prepend=torch.zeros_like(jaccard[..., :1]))
+    return (errors.relu() * gain).sum(-1)

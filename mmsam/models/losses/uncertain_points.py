@@ -1,7 +1,6 @@
 """Px at which a mask is compared: drawn at random, most of them where its logits are uncertain."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 NUM_POINTS = 12_544
@@ -41,11 +40,21 @@ def uncertain_points(low_res_logits: Tensor, input_sizes: Tensor, side: int) -> 
 
 def logits_at(low_res_logits: Tensor, points: Tensor, side: int) -> Tensor:
     """The logits (P, M, N) that bilinear enlarging to ``side`` gives at px (P, N, 2) (x, y)."""
-    places = (points.to(low_res_logits.dtype) + 0.5) * (2 / side) - 1
-    sampled = F.grid_sample(
-        low_res_logits, places[:, None], mode='bilinear', padding_mode='border', align_corners=False
-    )
-    return sampled[:, :, 0]
+    last = low_res_logits.shape[-1] - 1
+    places = ((points + 0.5) * ((last + 1) / side) - 0.5).clamp(0, last)
+    low = places.floor()
+    right, down = (places - low)[:, None].to(low_res_logits.dtype).unbind(-1)
+    x, y = low.long().unbind(-1)
+
+    def take(columns: Tensor, rows: Tensor) -> Tensor:
+        # not grid_sample, whose gradient is not deterministic on a GPU
+        index = (rows * (last + 1) + columns)[:, None].expand(-1, low_res_logits.shape[1], -1)
+        return low_res_logits.flatten(2).gather(-1, index)
+
+    next_x, next_y = (x + 1).clamp(max=last), (y + 1).clamp(max=last)
+    above = take(x, y).lerp(take(next_x, y), right)
+    below = take(x, next_y).lerp(take(next_x, next_y), right)
+    return above.lerp(below, down)
 
 
 def _even_points(input_sizes: Tensor, number: int) -> Tensor:
