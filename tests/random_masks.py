@@ -1,11 +1,22 @@
-"""Random mask logits and true masks."""
+"""Masks whose runs are written in every way, and their runs."""
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+
+import numpy as np
 
 
-def random_masks(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Logits about 3 from 0, and targets of 0 and 1, both float32 of this shape."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = 3 * torch.randn(shape, generator=generator)
-    return logits, (torch.rand(shape, generator=generator) > 0.6).float()
+def random_masks() -> Iterator[np.ndarray]:
+    """Sparse, noisy and dense ones, a full one and a rectangle, uint8 of 0 and 1."""
+    rng = np.random.default_rng(0)
+    for density in (0.01, 0.5, 0.99):
+        yield (rng.random((37, 53)) < density).astype(np.uint8)
+    yield np.ones((300, 400), np.uint8)
+    blob = np.zeros((300, 400), np.uint8)
+    blob[20:280, 30:390] = 1
+    yield blob
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """Runs down the columns, background first, counted pixel by pixel."""
+    flat = np.concatenate([[0], mask.T.ravel()])
+    return np.diff(np.flatnonzero(np.diff(flat)), prepend=0, append=mask.size).tolist()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from random_masks import random_masks, runs_of
 
 from mmsam.structures.rle import (
     decode_extent,
@@ -44,21 +45,6 @@ def test_empty_and_full_masks():
 
 def test_no_masks():
     assert encode_masks(np.zeros((0, 5, 4), np.uint8)) == []
-
-
-def random_masks():
-    rng = np.random.default_rng(0)
-    for density in (0.01, 0.5, 0.99):
-        yield (rng.random((37, 53)) < density).astype(np.uint8)
-    yield np.ones((300, 400), np.uint8)
-    blob = np.zeros((300, 400), np.uint8)
-    blob[20:280, 30:390] = 1
-    yield blob
-
-
-def runs_of(mask):
-    flat = np.concatenate([[0], mask.T.ravel()])
-    return np.diff(np.flatnonzero(np.diff(flat)), prepend=0, append=mask.size).tolist()
 
 
 @pytest.mark.parametrize('mask', list(random_masks()), ids=range(5))

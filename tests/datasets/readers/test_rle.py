@@ -1,23 +1,9 @@
 import numpy as np
 import pytest
 from pycocotools import mask as mask_api
+from random_masks import random_masks, runs_of
 
 from mmsam.datasets.readers.rle import boxes_of_rles, checked_rle, rles_of_ids
-
-
-def random_masks():
-    rng = np.random.default_rng(0)
-    for density in (0.01, 0.5, 0.99):
-        yield (rng.random((37, 53)) < density).astype(np.uint8)
-    yield np.ones((300, 400), np.uint8)
-    blob = np.zeros((300, 400), np.uint8)
-    blob[20:280, 30:390] = 1
-    yield blob
-
-
-def runs_of(mask):
-    flat = np.concatenate([[0], mask.T.ravel()])
-    return np.diff(np.flatnonzero(np.diff(flat)), prepend=0, append=mask.size).tolist()
 
 
 @pytest.mark.parametrize('mask', list(random_masks()), ids=range(5))
