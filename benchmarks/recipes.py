@@ -67,8 +67,8 @@ def train(config: Path, start: Path, steps: int, work_dir: Path) -> Path:
 
 def test(weights: Path, work_dir: Path) -> dict[str, float]:
     """Scores of the validation images by name, without their prefix."""
-    run('test', ROOT / 'configs/sam_tiny_nuclei.py', weights, '--work-dir', work_dir, '--options',
-        'model.test_cfg.num_clicks=10', 'model.test_cfg.box_noise=(0.1,0.2)')  # fmt: skip
+    run('test', ROOT / 'configs/sam_tiny_nuclei.py', weights, '--work-dir', work_dir,
+        '--clicks', 10, '--box-noise', 0.1, 0.2)  # fmt: skip
     (path,) = work_dir.glob('*/*.json')
     return {
         name.removeprefix('sam/'): value for name, value in json.loads(path.read_text()).items()
