@@ -173,7 +173,7 @@ def test_a_sample_without_objects():
 
 
 def test_chosen_objects_are_shown_whole_and_close_by():
-    """100 x 80 px, enlarged 5 times; of the second object rows 4 to 37, columns 0 to 30, 15 times."""
+    """100 x 80 px, 5 times as large; around the second object rows 4 to 37, columns 0 to 30."""
     size = (100, 80)
     rles = [rectangle(size, 70, 70, 78, 78), rectangle(size, 10, 20, 15, 22)]
     boxes = np.array([[70, 70, 78, 78], [10, 20, 15, 22]], np.float32)
