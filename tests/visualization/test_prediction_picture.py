@@ -6,7 +6,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_utils
 
 from mmsam.structures import SAMDataSample
-from mmsam.visualization import draw_prediction, draw_sample
+from mmsam.visualization import draw_objects, draw_prediction, draw_sample
 from mmsam.visualization.prediction_picture import GAP, PANEL_MIN_WIDTH, TITLE_HEIGHT
 
 BOXES, TRUTH, PREDICTION, ERRORS = range(4)
@@ -170,3 +170,25 @@ def test_a_sample_without_objects():
     sample.gt_instances = InstanceData(masks=torch.zeros(0, 100, 80, dtype=torch.uint8))
     image = torch.full((3, 100, 80), 7, dtype=torch.uint8)
     assert (panel(draw_sample(image, sample), 1, (500, 400)) == 7).all()
+
+
+def test_chosen_objects_are_shown_whole_and_close_by():
+    """100 x 80 px, 5 times as large; around the second object rows 4 to 37, columns 0 to 30."""
+    size = (100, 80)
+    rles = [rectangle(size, 70, 70, 78, 78), rectangle(size, 10, 20, 15, 22)]
+    boxes = np.array([[70, 70, 78, 78], [10, 20, 15, 22]], np.float32)
+    picture = draw_objects(np.zeros((*size, 3), np.uint8), boxes, rles, [1])
+    whole = panel(picture, 0, (500, 400))
+    assert whole[100, 60].any() and not whole[340:].any()
+    left = GAP + 400 + GAP
+    close = picture[TITLE_HEIGHT : TITLE_HEIGHT + 34 * 15, left : left + 31 * 15]
+    drawn = np.argwhere(close.any(axis=2))
+    assert np.abs(drawn.min(axis=0) - (16 * 15, 10 * 15)).max() <= 1
+    assert np.abs(drawn.max(axis=0) - (18 * 15, 15 * 15)).max() <= 1
+
+
+def test_without_a_chosen_object_the_image_is_shown():
+    image = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
+    picture = draw_objects(image, np.zeros((0, 4)), [], [])
+    np.testing.assert_array_equal(panel(picture, 0, (500, 400))[::5, ::5], image)
+    np.testing.assert_array_equal(panel(picture, 1, (500, 400))[::5, ::5], image)

@@ -48,7 +48,7 @@ class Findings:
         for where, remarks in problems.remarks:
             for what, names in remarks.items():
                 for name in names:
-                    self.warn(what, Suspect(f'{name} in {where}'))
+                    self.warn(what, Suspect(name if where in name else f'{name} in {where}'))
 
     def lines(self) -> Iterator[str]:
         """A line for each error, for the first few of each kind, and for each kind of warning."""
