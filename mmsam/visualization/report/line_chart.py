@@ -95,7 +95,7 @@ def _x_labels(axis: _Axis, label: str) -> list[str]:
     y = HEIGHT - BOTTOM + 17
     parts = [
         f'<text x="{_x(tick, axis)}" y="{y}" text-anchor="middle">{tick:g}</text>'
-        for tick in _ticks(axis.low, axis.high)
+        for tick in _ticks(axis.low, axis.high, least_step=1)
         if axis.low <= tick <= axis.high
     ]
     middle = (LEFT + WIDTH - RIGHT) / 2
@@ -141,11 +141,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _ticks(low: float, high: float, least_step: float = 0) -> list[float]:
     """Round numbers from at most ``low`` to at least ``high``, about five; at least two."""
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 5))
     step = next(factor * power for factor in _STEPS if span / 5 <= factor * power * (1 + 1e-9))
+    step = max(step, least_step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if first == last:
         last += 1

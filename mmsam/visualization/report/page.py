@@ -19,7 +19,7 @@ from mmsam.score_comparison import (
 from .line_chart import Line, line_chart
 from .picture_data import masks_as_data
 from .run_record import RunRecord, Scalars, Start, read_run
-from .score_groups import is_better, score_groups
+from .score_groups import NOISE_AXIS, is_better, score_groups
 from .style import STYLE
 
 REPORT_FILE = 'report.html'
@@ -178,7 +178,7 @@ def _curves(run: RunRecord) -> str:
     for group in score_groups(rows):
         if group.axis is not None:
             drawn = [row for row in rows if row.name in group.drawn]
-            if group.axis == 'percent':  # mIoU itself is that of exact boxes
+            if group.axis == NOISE_AXIS:  # mIoU itself is that of exact boxes
                 drawn = [row for row in rows if row.name == 'mIoU'] + drawn
             charts.append(line_chart(group.title, _before_and_after(drawn), group.axis))
             continue

@@ -22,6 +22,8 @@ class ScoreGroup(NamedTuple):
     axis: str | None = None
 
 
+NOISE_AXIS = 'box noise in percent'
+
 _GROUPS = (
     # as in ScoreGroup, with patterns of the names
     (
@@ -33,8 +35,8 @@ _GROUPS = (
     ),
     ('By category', '', r'(mIoU|mDice|mBIoU)_class_.+', '', None),
     (
-        'Calibration of the estimated IoU',
-        'Estimate minus true IoU: its mean size (error) and its mean (bias); 0 is best.',
+        'Estimated IoU',
+        'Calibration: estimate minus true IoU: its mean size (error) and its mean (bias); 0 is best.',
         r'IoU_(error|bias)(_.+)?',
         r'IoU_(error|bias)',
         None,
@@ -44,7 +46,7 @@ _GROUPS = (
         'mIoU with boxes whose edges are moved by so many percent of their sides.',
         r'mIoU_noise.+',
         '.+',
-        'percent',
+        NOISE_AXIS,
     ),
     (
         'Clicks',

@@ -51,6 +51,11 @@ def test_points_lie_between_round_numbers():
     assert third == pytest.approx((1, 0.1), abs=1e-3)
 
 
+def test_x_axis_counts_whole_numbers():
+    chart = line_chart('Clicks', [Line('mIoU', [(1, 0.1), (3, 0.9)])], 'clicks')
+    assert labels(chart)[1] == ['1', '2', '3', 'clicks']
+
+
 def test_logarithmic_axis():
     lines = [Line('a', [(1, 1.0), (2, 10.0)]), Line('b', [(1, 100.0), (2, 1000.0)])]
     chart = line_chart('Loss', lines, 'iteration', may_be_log=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from mmsam.score_comparison import ScoreRow
-from mmsam.visualization.report.score_groups import is_better, score_groups
+from mmsam.visualization.report.score_groups import NOISE_AXIS, is_better, score_groups
 
 
 def rows(*names: str) -> list[ScoreRow]:
@@ -28,7 +28,7 @@ def test_groups_by_the_names_of_the_metric():
         'Scores': ['mIoU', 'aAcc'],
         'By object size': ['mIoU_small', 'mIoU_large', 'mDice_small'],
         'By category': ['mIoU_class_small'],
-        'Calibration of the estimated IoU': ['IoU_error', 'IoU_bias_small'],
+        'Estimated IoU': ['IoU_error', 'IoU_bias_small'],
         'Inexact boxes': ['mIoU_noise5'],
         'Clicks': ['mIoU_click1', 'NoC85'],
     }
@@ -36,11 +36,11 @@ def test_groups_by_the_names_of_the_metric():
         'Scores': ['mIoU', 'aAcc'],
         'By object size': ['mIoU_small', 'mIoU_large'],
         'By category': [],
-        'Calibration of the estimated IoU': ['IoU_error'],
+        'Estimated IoU': ['IoU_error'],
         'Inexact boxes': ['mIoU_noise5'],
         'Clicks': ['mIoU_click1'],
     }
-    assert [group.axis for group in groups] == [None, None, None, None, 'percent', 'clicks']
+    assert [group.axis for group in groups] == [None, None, None, None, NOISE_AXIS, 'clicks']
 
 
 @pytest.mark.parametrize(
