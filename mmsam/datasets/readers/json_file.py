@@ -33,7 +33,7 @@ def read_json(path: Path, reader: str) -> Any:
         check_format(path, reader)
         raise DataError(
             f'Cannot read annotation file {path}: {error.strerror}; '
-            'check data_root and ann_file, or run the converter that makes it.'
+            "check data_root and the reader's options, or run the converter that makes it."
         ) from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
         check_format(path, reader)

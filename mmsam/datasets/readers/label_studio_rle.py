@@ -26,14 +26,14 @@ def rle_of_brush(code: object, size: Size) -> RLE:
         code: list of bytes 0..255.
 
     Raises:
-        ValueError: it is no such code, or of another size; the message completes "the code ...".
+        ValueError: it is no such code, or of another size; the message completes "rle ...".
     """
-    try:
-        data = bytes(code)  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise ValueError('must be a list of bytes') from error
     if not isinstance(code, list):
         raise ValueError('must be a list of bytes')
+    try:
+        data = bytes(code)
+    except (TypeError, ValueError) as error:
+        raise ValueError('must be a list of bytes') from error
     starts, ends = painted_runs(data, size[0] * size[1])
     if len(starts) == 0:
         return encode_window(np.zeros((0, 0), bool), (0, 0), size)

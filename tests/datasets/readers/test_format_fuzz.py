@@ -77,4 +77,4 @@ def test_no_file_gives_wrong_masks_or_another_error(tmp_path, form, capfd):
     told = capfd.readouterr().err[-2000:]
     assert reader.exitcode == 0, f'seed {(tmp_path / "seed").read_text()}: {told}'
     counts = json.loads((tmp_path / 'counts').read_text())
-    assert counts['refused'] > 5 and counts['masks'] > 5, counts
+    assert counts['refused'] >= 3 and counts['masks'] >= 3, counts  # neither hopeless nor harmless

@@ -69,7 +69,8 @@ CODE = scenes.brush(np.eye(4, dtype=np.uint8))
     [
         (None, 'must be a list of bytes'),
         ('abc', 'must be a list of bytes'),
-        (5, 'must be a list of bytes'),
+        (10**30, 'must be a list of bytes'),
+        ([10**30], 'must be a list of bytes'),
         ([256], 'must be a list of bytes'),
         ([1.5], 'must be a list of bytes'),
         ([], 'is cut off'),
