@@ -10,7 +10,8 @@ from mmengine.evaluator import BaseMetric
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmsam.errors import ConfigError, DataError
+from mmsam.errors import ConfigError
+from mmsam.evaluation.object_count import check_any_object
 from mmsam.registry import METRICS
 from mmsam.structures.rle import RLE, mask_area
 
@@ -64,18 +65,22 @@ class COCOMaskAP(BaseMetric):
                 annotation['score'] = score
             self.results.append((tuple(sample['ori_shape']), true, found))
 
-    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Let pycocotools evaluate; called on the main rank.
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Gather the results of all ranks, and evaluate them.
+
+        Args:
+            size: number of images of the data set.
 
         Raises:
-            DataError: no image has an object.
+            DataError: no image has an object; raised on every rank.
         """
+        check_any_object('COCOMaskAP', sum(len(truth) for _, truth, _ in self.results), size)
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        """Let pycocotools evaluate; called on the main rank."""
         sizes, truths, detections = zip(*results, strict=True)
         most = max(len(truth) for truth in truths)
-        if not most:
-            raise DataError(
-                f'COCOMaskAP expected at least one object, got none in {len(results)} images.'
-            )
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
             evaluation = COCOeval(_coco(sizes, truths), _coco(sizes, detections), 'segm')
             evaluation.params.maxDets = [max(MAX_DETECTIONS, most)]

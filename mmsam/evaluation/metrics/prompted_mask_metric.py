@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from mmengine.dist import all_reduce
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
 from mmsam.errors import DataError
 from mmsam.evaluation.mask_overlap import boundary_iou, iou_and_dice
+from mmsam.evaluation.object_count import check_any_object
 from mmsam.registry import METRICS
 from mmsam.structures.rle import RLE, mask_area
 
@@ -131,13 +130,8 @@ class PromptedMaskMetric(BaseMetric):
         Raises:
             DataError: no image has a prompt; raised on every rank.
         """
-        prompts = torch.tensor(sum(len(scores) for _, scores in self.results))
-        all_reduce(prompts)
-        if not prompts:
-            self.results.clear()
-            raise DataError(
-                f'PromptedMaskMetric expected at least one object, got none in {size} images.'
-            )
+        objects = sum(len(scores) for _, scores in self.results)
+        check_any_object('PromptedMaskMetric', objects, size)
         return super().evaluate(size)
 
     def compute_metrics(self, results: list[tuple[str, list[ObjectScore]]]) -> dict[str, float]:
