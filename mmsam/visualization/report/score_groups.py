@@ -36,7 +36,7 @@ _GROUPS = (
     ('By category', '', r'(mIoU|mDice|mBIoU)_class_.+', '', None),
     (
         'Estimated IoU',
-        'Calibration: estimate minus true IoU: its mean size (error) and its mean (bias); 0 is best.',
+        'Calibration: the mean of estimate minus IoU (bias), and of its size (error); 0 is best.',
         r'IoU_(error|bias)(_.+)?',
         r'IoU_(error|bias)',
         None,
