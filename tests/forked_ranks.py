@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ports import free_port
 from processes import wait_until
+from tiny_run import formatting_once
 
 from mmsam import stop_signal
 from mmsam.apis import run_tool
@@ -63,7 +64,8 @@ class Ranks:
             os.environ.update(variables, RANK=str(rank), LOCAL_RANK=str(rank))
             sys.argv = ['train.py', *args, '--launcher', 'pytorch']
             prepare(rank)
-            run_tool(train.main, train.parse_args())
+            with formatting_once():
+                run_tool(train.main, train.parse_args())
         except BaseException:
             traceback.print_exc()
         finally:

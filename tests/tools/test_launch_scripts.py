@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import Ranks
 from ports import free_port, usual_port
 from tiny_run import (
     ROOT,
@@ -489,30 +490,29 @@ TWO_STEPS = [
 
 @pytest.fixture(scope='module')
 def two_jobs(data, tmp_path_factory):
-    """Two jobs of two processes each, at the same time: what they printed, their work dirs."""
+    """Work dirs of two jobs of two processes each: forked from this one, and through the script."""
     folder = tmp_path_factory.mktemp('two jobs')
     (folder / 'digest_hook.py').write_text(DIGEST_HOOK)
     config = write_config(folder, data, max_iters=2, extra=DIGEST)
-    jobs = []
-    for name, args in (('one', ['--no-validate']), ('two', ['--seed', '7'])):
-        process = start(
-            'dist_train.sh', config, 2, '--work-dir', f"it's job {name}", *args,
-            '--options', 'train_dataloader.batch_size=1', *TWO_STEPS,
-            cwd=folder, PORT=str(free_port()),
-            PYTHONPATH=f'{ROOT}:{folder}', CUDA_VISIBLE_DEVICES='',
-        )  # fmt: skip
-        jobs.append((process, folder / f"it's job {name}"))
-    return [(finish(process), work_dir) for process, work_dir in jobs]
-
-
-def test_both_jobs_succeed(two_jobs):
-    for done, _ in two_jobs:
-        assert done.returncode == 0, done.stderr[-3000:]
+    options = ['--options', 'train_dataloader.batch_size=1', *TWO_STEPS]
+    launched = start(
+        'dist_train.sh', config, 2, '--work-dir', "it's job two", '--seed', '7', *options,
+        cwd=folder, PORT=str(free_port()),
+        PYTHONPATH=f'{ROOT}:{folder}', CUDA_VISIBLE_DEVICES='',
+    )  # fmt: skip
+    forked = Ranks(
+        [str(config), '--work-dir', str(folder / 'one'), '--no-validate', *options],
+        folder / 'output', prepare=lambda rank: sys.path.insert(0, str(folder)),
+    )  # fmt: skip
+    assert forked.finish() == [0, 0], forked.output.read_text()[-3000:]
+    done = finish(launched)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [folder / 'one', folder / "it's job two"]
 
 
 def test_both_ranks_end_with_equal_parameters(two_jobs):
     digests = []
-    for _, work_dir in two_jobs:
+    for work_dir in two_jobs:
         first, second = ((work_dir / f'rank_{rank}_of_2').read_text() for rank in (0, 1))
         assert first == second
         digests.append(first)
@@ -520,14 +520,14 @@ def test_both_ranks_end_with_equal_parameters(two_jobs):
 
 
 def test_only_the_first_rank_writes(two_jobs):
-    _, work_dir = two_jobs[1]
+    work_dir = two_jobs[1]
     (log,) = work_dir.glob('*/*.log')
     assert log.read_text().count('Saving checkpoint at 2 iterations') == 1
     assert (work_dir / 'results.json').is_file()
 
 
 def test_two_ranks_equal_one_with_the_same_global_batch(two_jobs, data, tmp_path):
-    _, distributed = two_jobs[0]
+    distributed = two_jobs[0]
     config = write_config(tmp_path, data, max_iters=2)
     run_here(
         train, config, '--no-validate', '--work-dir', tmp_path / 'one', '--options', *TWO_STEPS
