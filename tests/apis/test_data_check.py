@@ -268,7 +268,7 @@ SUSPICIOUS_FILES = {
     10: [(lambda f: f.image(Image.new('1', (3000, 2000))), r'1 images of one colour: .*a\.png')],
     12: [(one_pixel, r'1 images with a side below 16 px: .*a\.png \(1x1\)')],
     14: [(lambda f: f.image(RGB, 'ä b.png'), r'\| images +\| +2 ')],
-    17: [(lambda f: f.masks(ids(), 'instance'), r'1 images without an object .*: .*a\.png\.')],
+    17: [(lambda f: f.masks(ids(), 'instance'), r'1 images without an object .*: .*a\.png\n')],
     18: [
         (lambda f: f.masks(ids(255), 'binary'), r'\| objects +\| +2 '),
     ],

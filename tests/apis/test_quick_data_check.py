@@ -69,7 +69,7 @@ def test_suspicions_are_warnings(root):
     _, line = said(build(root))
     assert line == (
         'Data of train: 1 objects with the same mask as another: annotation 1 and annotation 99 of '
-        f'{root}/images/train_1.png.'
+        f'{root}/images/train_1.png'
     )
 
 

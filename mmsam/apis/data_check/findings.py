@@ -67,7 +67,7 @@ class Findings:
         """A line for each kind of warning, with how many there are and the first few."""
         for what, suspects in self.warnings.items():
             names = [suspect.name for suspect in suspects]
-            yield f'{len(names)} {what}: {first_few(names, few=3)}.'
+            yield f'{len(names)} {what}: {first_few(names, few=3)}'
 
 
 def name_objects(info: dict[str, Any], objects: tuple[int, ...], detail: str = '') -> Suspect:

@@ -18,7 +18,7 @@ from .image_header import read_header, reading_of
 from .object_checks import check_objects, input_size
 from .split_facts import SplitFacts, class_names
 
-_IMAGES, _HEADERS = 1000, 200
+_IMAGES, _HEADERS = 500, 200
 """Images of a data set whose objects, and whose files, are looked at, evenly spread over it."""
 
 
