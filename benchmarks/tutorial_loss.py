@@ -27,7 +27,7 @@ from mmsam.engine import SAMRunner
 from mmsam.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-SMOOTHED = 50
+SMOOTHED = 200
 """Iterations over which the training loss is averaged."""
 
 

@@ -394,7 +394,7 @@ def test_nuclei_in_both_formats():
         }
     )
     assert len(coco) == len(folder) == 34
-    of_image = {folder[i]['img_path']: folder[i] for i in range(len(folder))}
+    of_image = {sample['img_path']: sample for sample in map(folder.__getitem__, range(34))}
     objects = compared = 0
     for i in range(len(coco)):
         sample = coco[i]
