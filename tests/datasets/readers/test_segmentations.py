@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from mmsam.datasets.readers.rle import rle_of_window
 from mmsam.datasets.readers.segmentations import ellipse_polygon, rle_of_polygons
+from mmsam.structures.rle import encode_window
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_window(corner):
     window[0] |= corner[0] == 15
     mask = np.zeros((20, 12), np.uint8)
     mask[corner[0] : corner[0] + 5, corner[1] : corner[1] + 3] = window
-    assert rle_of_window(window, corner, (20, 12)) == mask_api.encode(np.asfortranarray(mask))
+    assert encode_window(window, corner, (20, 12)) == mask_api.encode(np.asfortranarray(mask))
 
 
 def test_window_of_whole_columns_joins_their_runs():
     mask = np.zeros((4, 5), np.uint8)
     mask[:, 1:4] = 1
-    assert rle_of_window(mask[:, 1:4] == 1, (0, 1), (4, 5)) == mask_api.encode(
+    assert encode_window(mask[:, 1:4] == 1, (0, 1), (4, 5)) == mask_api.encode(
         np.asfortranarray(mask)
     )
-    assert mask_api.area(rle_of_window(np.zeros((0, 3), bool), (0, 0), (4, 5))) == 0
+    assert mask_api.area(encode_window(np.zeros((0, 3), bool), (0, 0), (4, 5))) == 0
