@@ -127,6 +127,7 @@ def _write_start(runner: Runner) -> None:
         processes=runner.world_size,
         max_iterations=runner.max_iters,
         iterations=runner.iter,
+        resumed=runner._resume,
         weights=runner._load_from,
         versions={
             'mmsam': __version__,

@@ -73,7 +73,8 @@ def test_it_says_how_to_repeat_the_run(work_dir):
     assert str(work_dir) in command
     assert 'iter_2.pth' in page.text
     (start,) = work_dir.glob('*/start.json')
-    assert json.loads(start.read_text())['seed'] == 0
+    content = json.loads(start.read_text())
+    assert (content['seed'], content['iterations'], content['resumed']) == (0, 2, False)
 
 
 def test_every_validation_image_is_shown_with_its_predictions(work_dir):
@@ -101,6 +102,19 @@ def test_a_model_without_prompts(tmp_path):
     assert f'{MAX_ITERS} iterations, complete.' in page.text
     assert page.rows == {'score': ['-', f'{WeightMetric.seen[-1]:.4f}', '-']}
     assert not (tmp_path / 'predictions').exists()
+
+
+def test_a_run_that_goes_on(tmp_path):
+    hook = ReportHook()
+    train_toy(tmp_path, hook, interval=3)
+    (tmp_path / 'last_checkpoint').write_text('iter_6.pth')
+    (tmp_path / 'iter_7.pth').unlink()
+    # mmengine names the folders of the logs by the second
+    next(tmp_path.glob('*/vis_data')).parent.rename(tmp_path / '20260101_000000')
+    train_toy(tmp_path, hook, interval=3, resume=True)
+    page = page_of(tmp_path)
+    assert 'gone on' in page.text
+    assert f'{MAX_ITERS} iterations, complete.' in page.text
 
 
 def test_without_validation(tmp_path):

@@ -99,7 +99,7 @@ def _date(timestamp: str) -> str:
 
 def _progress(run: RunRecord) -> str:
     logged = [int(record['iter']) for record in run.training]
-    done = max([*logged, *(start.iterations or 0 for start in run.starts)], default=0)
+    done = max([*logged, *(start.iterations or 0 for start in run.starts[-1:])], default=0)
     planned = next((s.max_iterations for s in reversed(run.starts) if s.max_iterations), None)
     if planned is None:
         return f'{done} iterations logged.'

@@ -31,6 +31,8 @@ class Start:
     max_iterations: int | None = None
     iterations: int | None = None
     """Those the run had made, this start's and earlier ones', when the report was last written."""
+    resumed: bool | None = None
+    """False: another run began here, in the folder of an earlier one."""
     weights: str | None = None
     versions: dict[str, str] | None = None
 
@@ -48,7 +50,10 @@ class RunRecord:
 
 
 def read_run(work_dir: Path) -> RunRecord:
-    """Read all that a report needs; damaged files and lines count as missing."""
+    """Read all that a report needs, of the last run in the folder.
+
+    Damaged files and lines count as missing.
+    """
     starts: list[Start] = []
     training: list[Scalars] = []
     validation: list[Scalars] = []
@@ -57,6 +62,8 @@ def read_run(work_dir: Path) -> RunRecord:
         start = _read_start(folder)
         if not records and start.command is None:
             continue  # of a test
+        if start.resumed is False:
+            starts, training, validation = [], [], []
         starts.append(start)
         # only records of the training carry the iteration beside the step
         training = _joined(training, [record for record in records if 'iter' in record])

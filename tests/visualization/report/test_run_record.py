@@ -40,6 +40,17 @@ def test_a_resumed_run_is_one(tmp_path):
     ]
 
 
+def test_another_run_in_the_same_folder_is_the_one_that_counts(tmp_path):
+    log(tmp_path, '20260102_000000', [trained(10, 9.0), trained(20, 8.0)], resumed=False)
+    log(tmp_path, '20260103_000000', [], command='python train.py', resumed=False)
+    run = read_run(tmp_path)
+    assert (run.training, [start.timestamp for start in run.starts]) == ([], ['20260103_000000'])
+    log(tmp_path, '20260104_000000', [trained(10, 7.0)], resumed=True)
+    run = read_run(tmp_path)
+    assert [record['loss'] for record in run.training] == [7.0]
+    assert len(run.starts) == 2
+
+
 def test_what_is_damaged_or_not_finite_is_left_out(tmp_path):
     records = ['{"loss": NaN, "lr": 0.5, "iter": 1, "step": 1}', '[]', '{"loss": 1.0, "it']
     log(tmp_path, '20260102_000000', records)
