@@ -10,11 +10,23 @@ The frames, in the order an image passes them:
 Sizes are (h, w), coordinates are (x, y), boxes are xyxy with exclusive far edges.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]
+
+
+class Window(NamedTuple):
+    """A rectangle of an image, px."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
 
 MASK_THRESHOLD = 0.0
 """A logit above this value is foreground, everywhere in mmsam."""

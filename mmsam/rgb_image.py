@@ -1,12 +1,14 @@
-"""Reads an image as 8-bit RGB, whatever its file holds."""
+"""Reads an image as 8-bit RGB, whatever its file holds, and resizes it as SAM does."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from mmsam.errors import ConfigError, DataError
+from mmsam.geometry import Size
 from mmsam.image_file import MAX_PIXELS, open_image, read_image_bytes
 
 _DEEP_MODES = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
@@ -87,6 +89,18 @@ def read_rgb(path: str | Path, reading: ImageReading) -> RGBImage:
             band = band.convert('RGBA')  # Pillow warns of palettes that go to RGB at once
         pixels[top : top + rows] = np.asarray(band if band.mode == 'RGB' else band.convert('RGB'))
     return RGBImage(pixels, changes)
+
+
+def resize_rgb(image: np.ndarray, size: Size) -> np.ndarray:
+    """The image (H, W, 3) uint8 as (h, w, 3) uint8: bilinear with antialiasing, as Pillow does.
+
+    Source: segment_anything/utils/transforms.py @ 6fdee8f, ``apply_image``.
+    """
+    resized = np.empty((*size, 3), np.uint8)
+    for channel in range(3):  # at once, Pillow would copy all into four channels
+        source = Image.fromarray(np.ascontiguousarray(image[..., channel]))
+        resized[..., channel] = np.asarray(source.resize(size[::-1], Image.Resampling.BILINEAR))
+    return resized
 
 
 def _deep_colour(path: str | Path, mode: str, reading: ImageReading) -> np.ndarray:

@@ -23,6 +23,7 @@ from mmsam import registry
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.readers import build_reader
 from mmsam.datasets.splits import build_split
+from mmsam.datasets.tiling import build_tiling
 from mmsam.errors import ConfigError
 
 from .split_check import ENDLESS_SAMPLERS
@@ -395,7 +396,7 @@ def _check_modules(
                 return  # albumentations has names of its own
             if module is BoxPromptDataset:
                 _check_own_dicts(value, where)
-                value = {k: child for k, child in value.items() if k not in ('reader', 'split')}
+                value = {k: child for k, child in value.items() if k not in _OWN_DICTS}
         elif need_type:
             near = nearest('type', map(str, value))
             got = f'{near}, which is almost that' if near else ', '.join(map(str, value))
@@ -416,10 +417,15 @@ def _check_children(value: dict, where: str, kinds: _Kinds, scope: str) -> None:
         _check_modules(child, f'{where}.{key}', child_kinds, scope, need_type)
 
 
+_OWN_DICTS = ('reader', 'split', 'tiling')
+"""Options of BoxPromptDataset that are dicts without a registered type."""
+
+
 def _check_own_dicts(dataset: Mapping, where: str) -> None:
-    """Reader and split check their options themselves; neither reads a file before it must."""
+    """They check their options themselves; none reads a file before it must."""
     root = dataset.get('data_root', '')
-    for key, build in (('reader', lambda given: build_reader(given, root)), ('split', build_split)):
+    builders = (lambda given: build_reader(given, root), build_split, build_tiling)
+    for key, build in zip(_OWN_DICTS, builders, strict=True):
         if dataset.get(key) is not None:
             try:
                 build(dataset[key])

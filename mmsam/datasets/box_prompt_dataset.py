@@ -26,6 +26,7 @@ from .readers.problems import one_record, remark
 from .readers.rle import boxes_of_rles
 from .samplers import EpochIndex
 from .splits import build_split
+from .tiling import build_tiling, tile_samples
 
 _DATA_PREFIX: Mapping = MappingProxyType({'img': 'images'})
 
@@ -74,6 +75,11 @@ class BoxPromptDataset(BaseDataset):
             that fill the memory.
         split: the part of the images to take, ``dict(part='val', ratios=dict(train=0.8, val=0.2),
             group=None, seed=0)``, see ``Split``; None: all.
+        tiling: ``dict(tile_size=1024, overlap=256)``, see ``Tiling``. In a training every tile is
+            a sample, those without an object as ``empty_images`` says; the pipeline gets the tile's
+            objects in its frame and ``tile``, which ``LoadSAMImage`` cuts out. In validation and
+            test an image stays one sample, with ``tiles``, and the model goes through them. None:
+            whole images.
 
     Raises:
         ConfigError: a wrong option, or no sample at all.
@@ -95,6 +101,7 @@ class BoxPromptDataset(BaseDataset):
         indices: int | Sequence[int] | None = None,
         max_pixels: int = MAX_PIXELS,
         split: Mapping | None = None,
+        tiling: Mapping | None = None,
     ) -> None:
         check_choice('empty_images', empty_images, ('skip', 'keep'))
         check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
@@ -118,6 +125,7 @@ class BoxPromptDataset(BaseDataset):
         self.reader = build_reader(reader, data_root)
         self.reader.max_pixels = max_pixels
         self.split = None if split is None else build_split(split)
+        self.tiling = None if tiling is None else build_tiling(tiling)
         self._reader_text = ', '.join(f'{key}={value!r}' for key, value in reader.items())
         self.empty_images = empty_images
         self.boxes_from = boxes_from
@@ -149,15 +157,18 @@ class BoxPromptDataset(BaseDataset):
                 check_box_format(images)
             remark(str(img_dir), {'boxes that leave their images cut off': _cut_off_boxes(images)})
         data_list: list[dict] = []
+        has_tile_samples = self.tiling is not None and not self.test_mode
+        must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         empty = []
         for image in images:
             with one_record():
-                if image.objects is None and (self.empty_images == 'skip' or self.prompt_boxes):
+                if image.objects is None and must_read:
                     image.objects = self.reader.read_objects(image)
                 if image.objects is None:
                     data_list.append({'annotated_image': image, 'img_path': image.img_path})
                 elif image.objects.rles or self.empty_images == 'keep':
-                    data_list.append(self._annotation(image, image.objects))
+                    info = self._annotation(image, image.objects)
+                    data_list += self._tile_samples(info) if has_tile_samples else [info]
                 else:
                     empty.append(image.img_path)
         remark(str(img_dir), {'images without an object left out': empty})
@@ -198,6 +209,11 @@ class BoxPromptDataset(BaseDataset):
                     f'{first_few(missing)}; check data_root and data_prefix.'
                 )
         return found
+
+    def _tile_samples(self, info: dict) -> list[dict]:
+        assert self.tiling is not None
+        samples = tile_samples(info, self.tiling)
+        return [tile for tile in samples if tile['rles'] or self.empty_images == 'keep']
 
     def get_data_info(self, idx: int) -> dict:
         """What the pipeline gets for sample ``idx``, see the class; and for messages ``names``.
@@ -253,7 +269,7 @@ class BoxPromptDataset(BaseDataset):
 
     def _annotation(self, image: AnnotatedImage, objects: Objects) -> dict:
         boxes = self._boxes(image, objects)
-        return {
+        info = {
             'img_path': image.img_path,
             'img_id': image.img_id,
             'ann_path': image.ann_path,
@@ -266,6 +282,9 @@ class BoxPromptDataset(BaseDataset):
             'rles': objects.rles,
             'names': objects.names,
         }
+        if self.tiling is not None and self.test_mode:
+            info['tiles'] = self.tiling.windows(objects.size)
+        return info
 
     def _boxes(self, image: AnnotatedImage, objects: Objects) -> np.ndarray:
         if self.boxes_from == 'mask' or objects.boxes is None or not objects.boxes:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mmsam.geometry import Window
 from mmsam.structures.rle import RLE, move_rle
 
 from .readers.rle import boxes_of_rles
@@ -15,15 +16,6 @@ MIN_VISIBLE_SHARE = 0.1
 
 Source: sahi @ 0.11.36, ``slice_coco``, whose default ``min_area_ratio`` this is.
 """
-
-
-class Window(NamedTuple):
-    """A rectangle of an image, px."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 class CroppedObjects(NamedTuple):
@@ -54,13 +46,12 @@ def crop_objects(rles: Sequence[RLE], boxes: np.ndarray, window: Window) -> Crop
     size = (window.height, window.width)
     moved_boxes = boxes - np.array([window.left, window.top] * 2, np.float32)
     limits = np.array([window.width, window.height] * 2, np.float32)
+    bounds = boxes_of_rles(list(rles))
+    seen = (bounds[:, :2] < [window.left + window.width, window.top + window.height]).all(axis=1)
+    seen &= (bounds[:, 2:] > [window.left, window.top]).all(axis=1)
     kept, cropped, cropped_boxes = [], [], []
-    for index, rle in enumerate(rles):
-        x, y, width, height = coco_mask.toBbox(rle)
-        if x >= window.left + window.width or x + width <= window.left:
-            continue
-        if y >= window.top + window.height or y + height <= window.top:
-            continue
+    for index in np.flatnonzero(seen).tolist():
+        rle = rles[index]
         part = move_rle(rle, (-window.top, -window.left), size)
         visible, area = coco_mask.area(part), coco_mask.area(rle)
         if visible == 0 or visible < MIN_VISIBLE_SHARE * area:

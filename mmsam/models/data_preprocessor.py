@@ -16,7 +16,8 @@ class SAMDataPreprocessor(BaseDataPreprocessor):
 
     Takes ``dict(inputs=[(3, h, w) uint8 RGB, input px], data_samples=[SAMDataSample])`` and gives
     the same with ``inputs`` (B, 3, S, S) float32, padded px. The padding is 0 *after*
-    normalisation. Mean and deviation are no part of the state dict, as in upstream.
+    normalisation. Images with ``tiles`` stay as they are: the model cuts them into tiles and calls
+    this for each. Mean and deviation are no part of the state dict, as in upstream.
 
     Source: segment_anything/modeling/sam.py @ 6fdee8f, ``preprocess``.
 
@@ -44,6 +45,8 @@ class SAMDataPreprocessor(BaseDataPreprocessor):
         Raises:
             DataError: an image is larger than the square.
         """
+        if any('tiles' in sample for sample in data.get('data_samples') or ()):
+            return {**data, 'data_samples': self.cast_data(data['data_samples'])}
         data = self.cast_data(data)
         size = self.image_size
         padded = []

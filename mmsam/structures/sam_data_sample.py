@@ -11,6 +11,8 @@ class SAMDataSample(BaseDataElement):
     - ``img_path`` str; ``img_id`` int or str;
     - ``ori_shape`` (H, W) original px; ``img_shape`` (h, w) input px;
     - ``image_reading``: the ``ImageReading`` with which ``read_rgb`` gives the image again;
+    - ``tiles``, ``Window``s in original px, of an image that is predicted tile by tile; it is not
+      resized before, so that input px are original px;
     - ``box_noise``, the levels of ``pred_instances.noise_rles``, set by a prediction.
 
     Fields; the K objects of an image stand in the same order in all of them, unless the boxes are

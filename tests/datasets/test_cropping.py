@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mmsam.datasets.cropping import Window, crop_objects
+from mmsam.datasets.cropping import crop_objects
+from mmsam.geometry import Window
 from mmsam.structures.rle import encode_masks
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from PIL import Image
 
 from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError
 from mmsam.geometry import resize_longest_side_size, scale_boxes
 from mmsam.registry import TRANSFORMS
+from mmsam.rgb_image import resize_rgb
 from mmsam.structures.resized_masks import decode_resized
 from mmsam.structures.rle import encode_masks
 
@@ -26,6 +26,10 @@ class ResizeLongestSide(BaseTransform):
 
     Args:
         image_size: side of the padded square, px.
+
+    Raises:
+        ConfigError: a wrong option, prompts that were drawn before, or an image whose tiles the
+            model resizes.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -35,14 +39,15 @@ class ResizeLongestSide(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         check_no_prompts(self, results)
+        if 'tiles' in results:
+            raise ConfigError(
+                'ResizeLongestSide must not stand in the pipeline of a validation or test with '
+                'tiling: the model resizes each tile.'
+            )
         image = results['img']
         old = (image.shape[0], image.shape[1])
         new = resize_longest_side_size(old, self.image_size)
-        resized = np.empty((*new, 3), np.uint8)
-        for channel in range(3):  # at once, Pillow would copy all into four channels
-            source = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-            resized[..., channel] = np.asarray(source.resize(new[::-1], Image.Resampling.BILINEAR))
-        results.update(img=resized, img_shape=new)
+        results.update(img=resize_rgb(image, new), img_shape=new)
         results['boxes'] = scale_boxes(torch.from_numpy(results['boxes']), old, new).numpy()
         if 'gt_masks' in results:
             results['gt_masks'] = decode_resized(encode_masks(results['gt_masks']), new)

@@ -21,6 +21,8 @@ class LoadSAMImage(BaseTransform):
     one warning. EXIF orientation is ignored, as COCO tools do. Also sets ``image_reading``, with
     which ``read_rgb`` gives the same pixels again.
 
+    Of an image with a ``tile``, only that is ``img``, and the two shapes are the tile's.
+
     Args:
         value_range: (low, high), the values that become 0 and 255 in images of more than 8 bits a
             sample (16-bit, float), linear in between, clipped beyond; others stay as they are.
@@ -48,7 +50,12 @@ class LoadSAMImage(BaseTransform):
             self._told.add(change)
         size = (image.pixels.shape[0], image.pixels.shape[1])
         check_annotated_size(results, size)
-        results.update(img=image.pixels, ori_shape=size, img_shape=size, image_reading=reading)
+        pixels = image.pixels
+        if 'tile' in results:
+            top, left, height, width = results['tile']
+            pixels = pixels[top : top + height, left : left + width].copy()  # the rest is let go
+            size = (height, width)
+        results.update(img=pixels, ori_shape=size, img_shape=size, image_reading=reading)
         return results
 
 

@@ -9,7 +9,7 @@ from mmsam.prompt_sampling import SEED_LIMIT
 from mmsam.registry import TRANSFORMS
 from mmsam.structures import SAMDataSample
 
-_METAINFO = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'image_reading')
+_METAINFO = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'image_reading', 'tiles')
 
 
 @TRANSFORMS.register_module()

@@ -3,8 +3,9 @@
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmsam.datasets.cropping import CroppedObjects, Window, crop_objects
+from mmsam.datasets.cropping import CroppedObjects, crop_objects
 from mmsam.errors import ConfigError
+from mmsam.geometry import Window
 from mmsam.registry import TRANSFORMS
 
 from .geometric import ResizeLongestSide

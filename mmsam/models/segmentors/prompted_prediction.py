@@ -106,15 +106,30 @@ def predict_image(
     if prompts.num_clicks:
         found.click_rles, found.click_iou_predictions = clicked, qualities
     if prompts.box_noise:
-        sample.set_metainfo({'box_noise': tuple(prompts.box_noise)})
-        size = torch.tensor([sample.img_shape], device=boxes.device)
-        by_level = []
-        for level, ratio in enumerate(prompts.box_noise):
-            noise = normals(sample.prompts.seeds.to(boxes.device), level, 4)
-            noisy = jitter_boxes(boxes, size, noise, ratio=ratio, max_pixels=float('inf'))
-            by_level.append(_predict_boxes(model, image_embedding, sample, noisy)[0])
-        found.noise_rles = [list(rles) for rles in zip(*by_level, strict=True)]
+        noisy: list[RLE] = []
+        for level_boxes in noisy_boxes(sample, prompts):
+            level_boxes = level_boxes.to(boxes.device)
+            noisy += _predict_boxes(model, image_embedding, sample, level_boxes)[0]
+        found.noise_rles = split_by_level(noisy, len(boxes))
     sample.pred_instances = found
+
+
+def noisy_boxes(sample: SAMDataSample, prompts: TestPrompts) -> list[Tensor]:
+    """The boxes (K, 4) of a sample jittered by each level, which are set in its metainfo."""
+    if not prompts.box_noise:
+        return []
+    sample.set_metainfo({'box_noise': tuple(prompts.box_noise)})
+    boxes, seeds = sample.prompts.boxes, sample.prompts.seeds
+    size = torch.tensor([sample.img_shape], device=boxes.device)
+    return [
+        jitter_boxes(boxes, size, normals(seeds, level, 4), ratio=ratio, max_pixels=float('inf'))
+        for level, ratio in enumerate(prompts.box_noise)
+    ]
+
+
+def split_by_level(rles: Sequence[RLE], count: int) -> list[list[RLE]]:
+    """K lists of L masks from the masks of K objects at level 1, those at level 2, and so on."""
+    return [list(rles[index::count]) for index in range(count)]
 
 
 def input_masks(low_res_logits: Tensor, image_size: int) -> Tensor:

@@ -20,6 +20,7 @@ from mmsam.structures import SAMDataSample
 
 from .prompt_batch import PromptBatch
 from .prompted_prediction import TestPrompts, input_masks, predict_image
+from .tiled_prediction import predict_tiled_image
 
 PARTS = ('image_encoder', 'prompt_encoder', 'mask_decoder')
 
@@ -294,8 +295,17 @@ class SAMSegmentor(BaseModel):
         coords, labels = zip(*clicks, strict=True)
         return torch.cat(coords), torch.cat(labels)
 
-    def predict(self, inputs: Tensor, data_samples: list[SAMDataSample]) -> list[SAMDataSample]:
-        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``."""
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: list[SAMDataSample]
+    ) -> list[SAMDataSample]:
+        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``.
+
+        Of samples with ``tiles``, ``inputs`` are the images (3, H, W) uint8 as they were read.
+        """
+        if not isinstance(inputs, Tensor):
+            for image, sample in zip(inputs, data_samples, strict=True):
+                predict_tiled_image(self, image, sample, self.test_prompts)
+            return data_samples
         image_embeddings = self.encode_images(inputs)
         for sample, embedding in zip(data_samples, image_embeddings.split(1), strict=True):
             predict_image(self, embedding, sample, self.test_prompts)
