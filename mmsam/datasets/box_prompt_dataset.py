@@ -157,6 +157,8 @@ class BoxPromptDataset(BaseDataset):
                 check_box_format(images)
             remark(str(img_dir), {'boxes that leave their images cut off': _cut_off_boxes(images)})
         data_list: list[dict] = []
+        has_tile_samples = self.tiling is not None and not self.test_mode
+        must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         empty = []
         has_tile_samples = self.tiling is not None and not self.test_mode
         must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples

@@ -79,7 +79,7 @@ def _check_split(config: Config, phase: str, dataset_config: Any) -> CheckedSpli
             check_paths(config, (loader,))
             for leaf in _leaves(dataset_config, loader):
                 with one_record():
-                    _check_dataset(DATASETS.build(leaf), split)
+                    _check_dataset(DATASETS.build({**leaf, 'tiling': None}), split)
     split.findings.add(problems)
     for name, count in split.facts.labels.items():
         if count == 0:
