@@ -3,10 +3,11 @@
     make demo                       # weights of boxes on generated stamps
     python benchmarks/recipes.py    # writes work_dirs/recipes, prints the table
 
-A small SAM first learns points and clicks on generated stamps (``sam_tiny_stamp_mixed.py``): it
-stands in for stock SAM, of which the same is asked. From there it is tuned on the nuclei by the
-default recipe (boxes), by that of SAM's paper (mixed prompts and clicks), and as a well-known
-tutorial does it. Each is tested with boxes, with noisy boxes and with clicks.
+A small SAM first learns points and clicks, on generated stamps and then on the nuclei
+(``sam_tiny_stamp_mixed.py``, ``sam_tiny_nuclei_mixed.py``): it stands in for stock SAM, which knows
+boxes and points. From there it is tuned on the nuclei by the default recipe (boxes), by that of
+SAM's paper (mixed prompts and clicks), and as a well-known tutorial does it. Each is tested with
+boxes, with noisy boxes and with clicks.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from prettytable import PrettyTable
 
 ROOT = Path(__file__).parents[1]
 DEMO_WEIGHTS = ROOT / 'work_dirs/demo/sam_tuned.pth'
+FIRST_STEPS = {'stamp': 150, 'nuclei': 200}
+
 OBJECTS = 4
 """Of an image in a step, where a config has 16: a step of five predictions takes a CPU long."""
 
@@ -84,11 +87,12 @@ def run(tool: str, *args: object) -> None:
         )
 
 
-def main(steps: int, first_steps: int, work_dir: Path) -> None:
+def main(steps: int, work_dir: Path) -> None:
     configs = ROOT / 'configs'
-    start = train(
-        configs / 'sam_tiny_stamp_mixed.py', DEMO_WEIGHTS, first_steps, work_dir / 'start'
-    )
+    start = DEMO_WEIGHTS
+    for data, first_steps in FIRST_STEPS.items():
+        name = f'sam_tiny_{data}_mixed'
+        start = train(configs / f'{name}.py', start, first_steps, work_dir / name)
     tutorial = work_dir / 'tutorial.py'
     tutorial.write_text(TUTORIAL.format(root=ROOT))
     recipes = {
@@ -110,9 +114,8 @@ def main(steps: int, first_steps: int, work_dir: Path) -> None:
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--steps', type=int, default=400)
-    parser.add_argument('--first-steps', type=int, default=300, help='of points on stamps')
+    parser.add_argument('--steps', type=int, default=150)
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/recipes')
     arguments = parser.parse_args()
     arguments.work_dir.mkdir(parents=True, exist_ok=True)
-    main(arguments.steps, arguments.first_steps, arguments.work_dir)
+    main(arguments.steps, arguments.work_dir)
