@@ -23,7 +23,7 @@ custom_hooks = [
     dict(type='DivergenceHook', max_skipped=10),
     dict(type='GradientCheckHook'),
     dict(type='FrozenCheckHook'),
-    dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss', resolution='low_res')),
+    dict(type='MaskLossHook', loss=dict(type='SAMMaskLoss', lovasz_weight=1.0)),
     dict(type='ZeroShotHook'),
     dict(type='PromptedPictureHook', max_pictures=8),
     dict(type='StockWeightsHook'),
