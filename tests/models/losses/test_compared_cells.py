@@ -1,5 +1,5 @@
 import torch
-from random_masks import random_masks
+from random_logits import random_logits
 
 from mmsam.geometry import logits_to_original
 from mmsam.models.losses import compare, foreground_share
@@ -26,8 +26,8 @@ def test_low_res_cell_of_padding_only_has_no_weight_and_a_finite_target():
 
 
 def test_input_resolution_enlarges_as_a_prediction_does():
-    logits, _ = random_masks(2, 3, 4, 4)
-    _, masks = random_masks(2, 16, 16, seed=1)
+    logits, _ = random_logits(2, 3, 4, 4)
+    _, masks = random_logits(2, 16, 16, seed=1)
     sizes = torch.tensor([[16, 10], [7, 16]])
     cells = compare(logits, masks.byte(), input_sizes=sizes, resolution='input')
     assert torch.equal(cells.target[:, 0], masks.flatten(1))
@@ -40,8 +40,8 @@ def test_input_resolution_enlarges_as_a_prediction_does():
 
 
 def test_points_are_some_of_the_input_px():
-    logits, _ = random_masks(2, 3, 4, 4)
-    _, masks = random_masks(2, 16, 16, seed=1)
+    logits, _ = random_logits(2, 3, 4, 4)
+    _, masks = random_logits(2, 16, 16, seed=1)
     arguments = dict(input_sizes=torch.tensor([[16, 10], [7, 16]]))
     dense = compare(logits, masks.byte(), **arguments, resolution='input')
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from random_masks import random_masks
+from random_logits import random_logits
 from torch import Tensor
 
 from mmsam.geometry import logits_to_original
@@ -14,7 +14,7 @@ def published_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def test_iou_equals_sam2_where_nothing_is_padded():
-    logits, target = random_masks(5, 3, 16, 16)
+    logits, target = random_logits(5, 3, 16, 16)
     logits[0], target[0] = -1.0, 0.0  # both empty
     iou = mask_iou(logits, target.byte(), inside=torch.ones(16, 16, dtype=torch.uint8))
     assert torch.equal(iou, published_iou(logits, target))
@@ -23,7 +23,7 @@ def test_iou_equals_sam2_where_nothing_is_padded():
 
 @pytest.mark.parametrize(('kind', 'published'), [('mse', F.mse_loss), ('l1', F.l1_loss)])
 def test_error_equals_sam2(kind, published):
-    logits, target = random_masks(5, 3, 16, 16)
+    logits, target = random_logits(5, 3, 16, 16)
     predictions = torch.rand(5, 3, generator=torch.Generator().manual_seed(1))
     iou = published_iou(logits, target)
     expected = torch.stack([published(p, i) for p, i in zip(predictions, iou, strict=True)])
@@ -49,8 +49,8 @@ def test_iou_counts_only_cells_inside():
 
 def test_enlarged_iou_is_the_iou_of_each_prediction():
     objects = 18  # more than are enlarged together
-    logits, _ = random_masks(objects, 2, 4, 4)
-    _, masks = random_masks(objects, 16, 16, seed=1)
+    logits, _ = random_logits(objects, 2, 4, 4)
+    _, masks = random_logits(objects, 16, 16, seed=1)
     sizes = torch.tensor([[16, 10], [7, 16]]).repeat(objects // 2, 1)
     ious = enlarged_iou(logits.requires_grad_(), masks.byte(), input_sizes=sizes)
     assert not ious.requires_grad

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from random_masks import random_masks
+from random_logits import random_logits
 from torch import Tensor
 
 from mmsam.models.losses import (
@@ -35,7 +35,7 @@ def published_dice(logits: Tensor, target: Tensor) -> Tensor:
 )
 @pytest.mark.trap(2)
 def test_equals_sam2_where_nothing_is_padded(ours, published):
-    logits, target = random_masks(5, 3, 256)
+    logits, target = random_logits(5, 3, 256)
     torch.testing.assert_close(
         ours(logits, target, weight=torch.ones(1)), published(logits, target)
     )
@@ -89,7 +89,7 @@ def test_no_cell_that_counts_gives_zero(loss):
 
 @pytest.mark.parametrize('loss', LOSSES)
 def test_gradcheck(loss):
-    logits, target = random_masks(2, 1, 9)
+    logits, target = random_logits(2, 1, 9)
     weight = torch.rand(1, 1, 9, generator=torch.Generator().manual_seed(1)).double()
     soft = (0.2 + 0.5 * target).double()
     for truth in (target.double(), soft):
@@ -108,7 +108,7 @@ def test_a_third_argument_without_a_name_is_refused(loss):
 
 @pytest.mark.trap(1)
 def test_the_tutorials_mse_has_no_gradient_and_ours_has():
-    logits, target = random_masks(1, 1, 16, 16)
+    logits, target = random_logits(1, 1, 16, 16)
     logits.requires_grad_()
     F.mse_loss(F.normalize(F.threshold(logits, 0.0, 0.0)), target).backward()
     assert logits.grad.norm() < 1e-6

@@ -1,5 +1,5 @@
 import torch
-from random_masks import random_masks
+from random_logits import random_logits
 
 from mmsam.models.losses.uncertain_points import logits_at, uncertain_points
 
@@ -12,7 +12,7 @@ def ramp() -> torch.Tensor:
 
 
 def test_number_and_frame():
-    logits, _ = random_masks(3, 1, 16, 16)
+    logits, _ = random_logits(3, 1, 16, 16)
     sizes = torch.tensor([[64, 20], [7, 64], [1, 1]])
     points = uncertain_points(logits, sizes, SIDE)
     assert points.shape == (3, 12544, 2) and points.dtype == torch.int64
@@ -52,6 +52,6 @@ def test_drawn_with_torchs_generator():
 
 
 def test_logits_at_has_a_gradient():
-    logits = random_masks(2, 2, 4, 4)[0].double().requires_grad_()
+    logits = random_logits(2, 2, 4, 4)[0].double().requires_grad_()
     points = torch.tensor([[[0, 0], [15, 15], [7, 3]], [[2, 9], [5, 5], [13, 0]]])
     assert torch.autograd.gradcheck(lambda x: logits_at(x, points, 16), logits)
