@@ -160,8 +160,6 @@ class BoxPromptDataset(BaseDataset):
         has_tile_samples = self.tiling is not None and not self.test_mode
         must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         empty = []
-        has_tile_samples = self.tiling is not None and not self.test_mode
-        must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         for image in images:
             with one_record():
                 if image.objects is None and must_read:
