@@ -181,7 +181,18 @@ class BoxPromptDataset(BaseDataset):
                 f'Expected at least one sample in {img_dir} with the reader {self._reader_text}, '
                 f'got 0: {reason}.'
             )
+        self._check_indices(len(data_list))
         return data_list
+
+    def _check_indices(self, number: int) -> None:
+        if not isinstance(self._indices, Sequence):
+            return
+        outside = [index for index in self._indices if not -number <= index < number]
+        if outside:
+            raise ConfigError(
+                f'indices of BoxPromptDataset: there are {number} samples, from 0 to {number - 1}, '
+                f'got {first_few(outside)}.'
+            )
 
     def _prompt_with_detected(self, data_list: list[dict]) -> None:
         """Replace the boxes by those of ``prompt_boxes``."""
