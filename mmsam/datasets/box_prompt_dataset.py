@@ -16,11 +16,11 @@ from mmengine.dataset import BaseDataset
 
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
+from mmsam.options import check_choice
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
 from .detected_boxes import read_detected_boxes
-from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.problems import one_record, remark
 from .readers.rle import boxes_of_rles

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from mmsam.errors import ConfigError
 from mmsam.geometry import Size, Window
+from mmsam.options import check_choice
 
 from .cropping import crop_objects
-from .options import check_choice
 
 _KEYS = ('tile_size', 'overlap')
 

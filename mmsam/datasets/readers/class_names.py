@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import yaml
 
-from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError, DataError
+from mmsam.options import check_choice
 
 from .base import AnnotatedImage
 
