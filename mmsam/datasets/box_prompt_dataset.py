@@ -16,11 +16,11 @@ from mmengine.dataset import BaseDataset
 
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
+from mmsam.options import check_choice
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
 from .detected_boxes import read_detected_boxes
-from .options import check_choice
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.problems import one_record, remark
 from .readers.rle import boxes_of_rles
@@ -160,8 +160,6 @@ class BoxPromptDataset(BaseDataset):
         has_tile_samples = self.tiling is not None and not self.test_mode
         must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         empty = []
-        has_tile_samples = self.tiling is not None and not self.test_mode
-        must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         for image in images:
             with one_record():
                 if image.objects is None and must_read:
@@ -183,7 +181,18 @@ class BoxPromptDataset(BaseDataset):
                 f'Expected at least one sample in {img_dir} with the reader {self._reader_text}, '
                 f'got 0: {reason}.'
             )
+        self._check_indices(len(data_list))
         return data_list
+
+    def _check_indices(self, number: int) -> None:
+        if not isinstance(self._indices, Sequence):
+            return
+        outside = [index for index in self._indices if not -number <= index < number]
+        if outside:
+            raise ConfigError(
+                f'indices of BoxPromptDataset: there are {number} samples, from 0 to {number - 1}, '
+                f'got {first_few(outside)}.'
+            )
 
     def _prompt_with_detected(self, data_list: list[dict]) -> None:
         """Replace the boxes by those of ``prompt_boxes``."""

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmsam.errors import ConfigError
-
-from .options import check_choice
+from mmsam.options import check_choice
 
 _KEYS = ('part', 'ratios', 'group', 'seed')
 

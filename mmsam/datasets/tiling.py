@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from mmsam.errors import ConfigError
 from mmsam.geometry import Size, Window
+from mmsam.options import check_choice
 
 from .cropping import crop_objects
-from .options import check_choice
 
 _KEYS = ('tile_size', 'overlap')
 
@@ -36,9 +36,13 @@ class Tiling:
         self.tile_size = tile_size
         self.overlap = overlap
 
+    def size_in(self, size: Size) -> Size:
+        """The size (H, W) of every tile of an image of ``size`` (H, W)."""
+        return min(size[0], self.tile_size), min(size[1], self.tile_size)
+
     def windows(self, size: Size) -> list[Window]:
         """The tiles of an image of ``size`` (H, W), row by row."""
-        height, width = (min(side, self.tile_size) for side in size)
+        height, width = self.size_in(size)
         return [
             Window(top, left, height, width)
             for top in self._starts(size[0])

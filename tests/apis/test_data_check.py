@@ -16,6 +16,10 @@ from tiny_run import run_here
 
 from mmsam.apis import start_check
 from mmsam.apis.data_check.neighbours import find_overlaps, find_touching
+from mmsam.apis.data_check.object_checks import check_objects
+from mmsam.datasets.readers.rle import boxes_of_rles
+from mmsam.datasets.tiling import Tiling
+from mmsam.structures.rle import encode_masks
 from tools import check_data
 
 HEIGHT, WIDTH = 24, 32
@@ -508,6 +512,24 @@ def test_numbers(folder, capsys):
     assert re.search('1 objects with the same mask as another: annotation 1 and annotation 4 ', out)
     assert re.search(r'1 pairs of objects that share pixels: .* 1 and .* 4 of .*\(42 px\)', out)
     assert re.search('1 classes without an object: rest', out)
+
+
+def test_small_objects_are_those_of_a_tile(folder):
+    mask = np.zeros((1, 40, 80), np.uint8)
+    mask[0, 3:7, 3:7] = 1
+    rles = encode_masks(mask)
+    info = dict(rles=rles, height=40, width=80, gt_boxes=boxes_of_rles(rles))
+    small = [('objects smaller than 4x4 px in an input of 20 px', (0,), '1.0 px')]
+    assert list(check_objects(info, 20, None)) == small
+    assert list(check_objects(info, 20, Tiling(20, 0))) == []
+
+
+def test_a_wrong_tiling(folder, capsys):
+    folder.more = "train_dataloader['dataset'].update(tiling=dict(tile_size=8, overlap=9))"
+    assert exit_code_of(folder) == 2
+    assert 'tiling expects whole numbers' in capsys.readouterr().err
+    folder.more = folder.more.replace('overlap=9)', 'overlap=0), indices=[2]')  # the third tile
+    assert exit_code_of(folder) == 0
 
 
 def test_pictures_mark_the_objects(folder):

@@ -1,6 +1,7 @@
 """What a training says of its data before the first iteration."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -48,8 +49,8 @@ def edit(root, change):
 def test_numbers_of_both_splits(root):
     train_line, val_line = said(build(root), build(root, 'val'))
     # of the six images one has no object and is left out
-    assert train_line.startswith('Data of train: 5 images; 9 objects, 1 to 3, median 2 an image; ')
-    assert val_line.startswith('Data of val: 3 images; 4 objects, 1 to 2, median 1 an image; ')
+    assert train_line.startswith('Data of train: 5 images; 9 objects, 1 to 3, median 2 in each; ')
+    assert val_line.startswith('Data of val: 3 images; 4 objects, 1 to 2, median 1 in each; ')
 
 
 def test_parts_of_wrapped_data_and_other_data(root):
@@ -60,6 +61,16 @@ def test_parts_of_wrapped_data_and_other_data(root):
         'Data of val: 5 images',
     ]
     assert said(range(5)) == []
+
+
+def test_tiles_are_called_so(root):
+    tiling = dict(tile_size=64, overlap=0)
+    train_line, val_line = said(
+        build(root, tiling=tiling, empty_images='keep'),
+        build(root, 'val', tiling=tiling, test_mode=True),
+    )
+    assert re.match(r'Data of train: \d+ tiles; \d+ objects, 0 to ', train_line)
+    assert val_line.startswith('Data of val: 3 images; ')
 
 
 def test_suspicions_are_warnings(root):

@@ -241,6 +241,8 @@ def test_unknown_argument_fails_when_built(world):
 def test_indices_take_a_few(world):
     dataset = build(world, world.reader('polygon'), indices=[1])
     assert len(dataset) == 1 and dataset[0]['img_path'].endswith('c.png')
+    with pytest.raises(ConfigError, match='there are 2 samples, from 0 to 1, got 2'):
+        build(world, world.reader('polygon'), indices=[0, 2])
 
 
 def draw(results):

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmsam.apis.run_config import check_paths, datasets_of
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.readers.problems import collect_problems, one_record
+from mmsam.datasets.tiling import Tiling, build_tiling
 from mmsam.datasets.transforms.loading import check_annotated_size
 from mmsam.errors import ConfigError
 from mmsam.registry import DATASETS
@@ -79,7 +80,10 @@ def _check_split(config: Config, phase: str, dataset_config: Any) -> CheckedSpli
             check_paths(config, (loader,))
             for leaf in _leaves(dataset_config, loader):
                 with one_record():
-                    _check_dataset(DATASETS.build({**leaf, 'tiling': None}), split)
+                    tiling = None if leaf.get('tiling') is None else build_tiling(leaf['tiling'])
+                    if tiling is not None:  # images are checked whole; indices would be of tiles
+                        leaf = {**leaf, 'tiling': None, 'indices': None}
+                    _check_dataset(DATASETS.build(leaf), tiling, split)
     split.findings.add(problems)
     for name, count in split.facts.labels.items():
         if count == 0:
@@ -99,7 +103,7 @@ def _leaves(config: Any, loader: str) -> list[dict]:
     return leaves
 
 
-def _check_dataset(dataset: BoxPromptDataset, split: CheckedSplit) -> None:
+def _check_dataset(dataset: BoxPromptDataset, tiling: Tiling | None, split: CheckedSplit) -> None:
     names = class_names(dataset)
     split.facts.labels.update(dict.fromkeys(names, 0))
     reading = reading_of(dataset)
@@ -109,7 +113,7 @@ def _check_dataset(dataset: BoxPromptDataset, split: CheckedSplit) -> None:
             if len(split.samples) < _SAMPLES:
                 split.samples.append(info)
             split.facts.add(info, names)
-            for what, objects, detail in check_objects(info, input_size(dataset)):
+            for what, objects, detail in check_objects(info, input_size(dataset), tiling):
                 split.findings.warn(what, name_objects(info, objects, detail))
             _check_neighbours(info, split)
             _check_image(info, split)

@@ -1,6 +1,7 @@
 """What is suspicious in the objects of one image, told from their masks and boxes alone."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.box_format import ious_of_pairs
 from mmsam.datasets.readers.rle import boxes_of_rles
+from mmsam.datasets.tiling import Tiling
 from mmsam.datasets.transforms import RandomScaleCrop, ResizeLongestSide
 from mmsam.geometry import resize_longest_side_size
 from mmsam.structures.rle import mask_area
@@ -30,12 +32,15 @@ class Suspicion(NamedTuple):
     detail: str = ''
 
 
-def check_objects(info: dict[str, Any], image_size: int | None) -> Iterator[Suspicion]:
+def check_objects(
+    info: dict[str, Any], image_size: int | None, tiling: Tiling | None
+) -> Iterator[Suspicion]:
     """Look at the objects of one image.
 
     Args:
         info: the image with its objects, as ``BoxPromptDataset`` lists them.
         image_size: side of the padded square, px; None if unknown.
+        tiling: of the data set; ``info`` may be of a tile or of the whole image.
     """
     rles = info['rles']
     if not rles:
@@ -46,8 +51,8 @@ def check_objects(info: dict[str, Any], image_size: int | None) -> Iterator[Susp
     for index in np.flatnonzero(areas == 1):
         yield Suspicion('objects of 1 px', (int(index),))
     if image_size is not None:
-        input_height, input_width = resize_longest_side_size((height, width), image_size)
-        input_areas = areas * (input_height * input_width / (height * width))
+        size = (height, width) if tiling is None else tiling.size_in((height, width))
+        input_areas = areas * (prod(resize_longest_side_size(size, image_size)) / prod(size))
         what = f'objects smaller than 4x4 px in an input of {image_size} px'
         for index in np.flatnonzero((input_areas < _CELL) & (areas > 1)):
             yield Suspicion(what, (int(index),), f'{input_areas[index]:.1f} px')

@@ -48,7 +48,8 @@ def _check(name: str, data: Any, logger: MMLogger) -> None:
             info = _known_of(dataset, index)
             if 'rles' in info:
                 facts.add(info, class_names(dataset))
-                for what, objects, detail in check_objects(info, input_size(dataset)):
+                suspicions = check_objects(info, input_size(dataset), dataset.tiling)
+                for what, objects, detail in suspicions:
                     findings.warn(what, name_objects(info, objects, detail))
         reading = reading_of(dataset)
         for index in _spread(len(dataset), _HEADERS):
@@ -60,7 +61,9 @@ def _check(name: str, data: Any, logger: MMLogger) -> None:
                 findings.warn(
                     'images whose EXIF orientation is ignored', Suspect(info['img_path'], info)
                 )
-        logger.info(f'Data of {name}: {facts.line(len(dataset))}')
+        has_tile_samples = dataset.tiling is not None and not dataset.test_mode
+        line = facts.line(len(dataset), 'tiles' if has_tile_samples else 'images')
+        logger.info(f'Data of {name}: {line}')
         for line in findings.warning_lines():
             logger.warning(f'Data of {name}: {line}')
 

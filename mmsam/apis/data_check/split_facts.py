@@ -75,16 +75,16 @@ class SplitFacts:
             **{f'class {name}': str(count) for name, count in sorted(self.labels.items())},
         }
 
-    def line(self, images: int) -> str:
-        """What is told of a split of that many images in one sentence."""
+    def line(self, number: int, samples: str) -> str:
+        """What is told of a split in one sentence; ``samples`` are 'images' or 'tiles'."""
         of_images = (
             ''
-            if len(self.objects_of_image) == images
-            else (f' (of {len(self.objects_of_image)} images that were looked at)')
+            if len(self.objects_of_image) == number
+            else (f' (of {len(self.objects_of_image)} {samples} that were looked at)')
         )
         return (
-            f'{images} images; {len(self.areas)} objects{of_images}, '
-            f'{_spread(self.objects_of_image)} an image; areas {_spread(self.areas)} px.'
+            f'{number} {samples}; {len(self.areas)} objects{of_images}, '
+            f'{_spread(self.objects_of_image)} in each; areas {_spread(self.areas)} px.'
         )
 
     def bins(self) -> Counter[int]:

@@ -3,8 +3,8 @@
 import inspect
 from collections.abc import Mapping
 
-from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError
+from mmsam.options import check_choice
 
 from .base import AnnotatedImage, AnnotationReader, Objects
 from .coco import CocoReader

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import yaml
 
-from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError, DataError
+from mmsam.options import check_choice
 
 from .base import AnnotatedImage
 
@@ -28,13 +28,15 @@ def choose_classes(
         The names, and id to label; None for a class that is not asked for.
 
     Raises:
-        ConfigError: a class that the annotation does not know.
+        ConfigError: a class that the annotation does not know, or one that is asked for twice.
     """
     if classes is None:
         return tuple(names.values()), {key: label for label, key in enumerate(names)}
     for name in classes:
         check_choice(f'class of {where}', name, names.values())
     label_of_name = {name: label for label, name in enumerate(classes)}
+    if len(label_of_name) < len(classes):
+        raise ConfigError(f'Classes asked for must differ, got {", ".join(classes)}.')
     return tuple(classes), {key: label_of_name.get(name) for key, name in names.items()}
 
 

@@ -43,8 +43,8 @@ def _format_of(path: Path, depth: int = 3) -> str | None:
     """The ``type`` of the reader whose format a file, or a folder and those in it, has."""
     try:
         return _format_of_folder(path, depth) if path.is_dir() else _format_of_file(path)
-    except (OSError, ValueError, RecursionError):  # unreadable, no text, no JSON, no image
-        return None
+    except (OSError, ValueError, RecursionError, Image.DecompressionBombError):
+        return None  # unreadable, no text, no JSON, no image, or a vast one
 
 
 def _format_of_folder(folder: Path, depth: int) -> str | None:

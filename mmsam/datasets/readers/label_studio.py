@@ -1,6 +1,7 @@
 """Label Studio's JSON export."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,7 +120,10 @@ class LabelStudioReader(AnnotationReader):
     ) -> tuple[AnnotatedImage, list[str]]:
         """The image of a task, its objects without labels, and their labels as text."""
         where = f'T{name[1:]} in {self.path}'
-        img_path = find_image(_image_of(task['data'], where), img_dir)
+        try:
+            img_path = find_image(_image_of(task['data'], where), img_dir)
+        except ValueError as error:
+            raise DataError(f'{where} has a wrong address of its image: {error}.') from error
         results = annotation['result']
         if not all(isinstance(result, dict) for result in results):
             raise DataError(f"{where} has an annotation with a 'result' that is no object.")
@@ -163,15 +167,21 @@ def find_image(address: str, img_dir: Path) -> Path:
     Args:
         address: path or URL, as in a task; of ``/data/local-files/?d=PATH`` the path counts.
         img_dir: folder of the images.
+
+    Raises:
+        ValueError: the address is no URL, or names no file.
     """
     parts = urlsplit(address)
     given = parse_qs(parts.query).get('d')
     path = given[0] if given else unquote(parts.path)
     names = [name for name in path.replace('\\', '/').split('/') if name not in ('', '.', '..')]
+    if not names:
+        raise ValueError(f'{address!r} names no file')
     candidates = [img_dir.joinpath(*names[first:]) for first in range(len(names))]
-    if names and _UPLOAD.match(names[-1]):
+    if _UPLOAD.match(names[-1]):
         candidates.append(img_dir / _UPLOAD.sub('', names[-1], count=1))
-    return next((file for file in candidates if file.is_file()), candidates[-1])
+    # unlike Path.is_file, no error where a name is too long, as that of an image in the task itself
+    return next((file for file in candidates if os.path.isfile(file)), candidates[-1])
 
 
 def _image_of(data: dict, where: str) -> str:
@@ -231,6 +241,8 @@ def _read_shape(
     keys = ('width', 'height') if kind == 'rectangle' else ('radiusX', 'radiusY')
     four = [value.get(key) for key in ('x', 'y', *keys)]
     x, y, width, height = checked_polygon(four, size, where, percent).tolist()
+    if min(width, height) < 0:
+        raise DataError(f'{where} has {" and ".join(map(repr, keys))} {four[2:]}: expected >= 0.')
     degrees = value.get('rotation') or 0
     if not isinstance(degrees, int | float) or not math.isfinite(degrees):
         raise DataError(f"{where} has the 'rotation' {degrees!r}, expected degrees.")

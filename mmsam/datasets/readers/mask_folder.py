@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError, DataError
+from mmsam.options import check_choice
 
 from .base import AnnotatedImage, AnnotationReader, Objects
 from .class_names import only_class

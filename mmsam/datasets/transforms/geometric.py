@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError
 from mmsam.geometry import resize_longest_side_size, scale_boxes
+from mmsam.options import check_choice
 from mmsam.registry import TRANSFORMS
 from mmsam.rgb_image import resize_rgb
 from mmsam.structures.resized_masks import decode_resized

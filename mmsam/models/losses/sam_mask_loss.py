@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsam.errors import ConfigError
+from mmsam.options import check_choice
 from mmsam.registry import MODELS
 
 from .boundary_loss import boundary_band, boundary_loss
@@ -83,8 +84,8 @@ class SAMMaskLoss(nn.Module):
         iou_loss: IoULoss = 'mse',
     ) -> None:
         super().__init__()
-        _check_choice('resolution', resolution, get_args(Resolution))
-        _check_choice('iou_loss', iou_loss, get_args(IoULoss))
+        check_choice('resolution of SAMMaskLoss', resolution, get_args(Resolution))
+        check_choice('iou_loss of SAMMaskLoss', iou_loss, get_args(IoULoss))
         self.resolution = resolution
         self.iou_loss = iou_loss
         self.iou_weight = iou_weight
@@ -150,8 +151,3 @@ class SAMMaskLoss(nn.Module):
                 loss = _PIXELWISE[name](cells.logits, cells.target, weight=cells.weight)
             losses[f'loss_{name}'] = weight * loss
         return losses
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f'{name} of SAMMaskLoss is one of {", ".join(choices)}, got {value!r}.')

@@ -58,6 +58,7 @@ BOX = dict(x=25, y=50, width=25, height=10)
         (shape('rectangle', **BOX | dict(x='a')), 'no list of numbers'),
         (shape('rectangle', **BOX, rotation='a'), "'rotation' 'a', expected degrees"),
         (shape('ellipse', x=10, y=10, radiusX=1e300, radiusY=1), 'far outside'),
+        (shape('ellipse', x=10, y=10, radiusX=-5, radiusY=-5), r'expected >= 0'),
         (shape('brush'), "Result r0 of task 7 in .*: 'rle' must be a list of bytes"),
         (
             shape('brush', rle=[0, 0, 0, 18, 57, 27, 252]),
@@ -67,6 +68,8 @@ BOX = dict(x=25, y=50, width=25, height=10)
         (task(data={}), r"Task 7 in .* must tell its image in data\['image'\]"),
         (task(data=dict(a='a.jpg', b='b.jpg')), 'must tell its image .* got the keys a, b'),
         (task(data=dict(image='///')), 'must tell its image'),
+        (task(data=dict(image='https://example.org/')), 'address of its image: .* names no file'),
+        (task(data=dict(image='http://[x')), 'wrong address of its image: Invalid'),
         (task(data=dict(image='c.jpg')), 'c.jpg is annotated twice: task 7 in .*, task 9 in '),
         (task(annotations=None), "Task 7 in .* has no list 'annotations'"),
         (task(annotations=[{}]), "Task 7 in .* has no list 'annotations'"),
@@ -209,7 +212,8 @@ def test_the_most_of_a_path_that_fits_counts(tmp_path):
 
 
 @pytest.mark.bad_input(13)
-def test_images_that_are_missing(tmp_path):
-    options = edited(tmp_path, task(data=dict(image='no.jpg')))
-    with pytest.raises(DataError, match=r'1 of 3 image files are missing: .*images/no\.jpg'):
+@pytest.mark.parametrize('name', ['no.jpg', f'data:image/png;base64,{"A" * 300}'])
+def test_images_that_are_missing(tmp_path, name):
+    options = edited(tmp_path, task(data=dict(image=name)))
+    with pytest.raises(DataError, match='1 of 3 image files are missing: .*images/(no.jpg|.*AAA)'):
         BoxPromptDataset(**options)

@@ -70,6 +70,10 @@ def test_names_of_the_classes(tmp_path):
     (tmp_path / LABELS / 'classes.txt').write_text('cat\ndog\n')
     options['reader']['names_file'] = f'{LABELS}/classes.txt'
     assert BoxPromptDataset(**options).metainfo['classes'] == scenes.CLASSES
+    options['metainfo'] = dict(classes=('cat', 'cat'))
+    with pytest.raises(ConfigError, match='must differ, got cat, cat'):
+        BoxPromptDataset(**options)
+    del options['metainfo']
     del options['reader']['names_file']
     with pytest.raises(ConfigError, match=r'needs names_file, such as data\.yaml, or metainfo'):
         BoxPromptDataset(**options)

@@ -1,7 +1,7 @@
 import pytest
 
-from mmsam.datasets.options import check_choice
 from mmsam.errors import ConfigError
+from mmsam.options import check_choice
 
 
 def test_choice():
