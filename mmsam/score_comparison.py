@@ -61,7 +61,7 @@ def read_results(work_dir: Path) -> Results | None:
 def split_scores(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
     """Finite scores of the model and of the filled box, by name without the metric's prefix.
 
-    A name that two metrics share keeps its prefix.
+    A name that two metrics share keeps its prefix, and so does the filled box's score of that name.
 
     Args:
         metrics: as an evaluator returns them; what is no scalar is left out.
@@ -76,12 +76,11 @@ def split_scores(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str
             continue
         if not math.isfinite(score):
             continue
-        if names.count(name) > 1:
-            name = full_name
-        if name.startswith(BASELINE_PREFIX):
-            box_fill[name.removeprefix(BASELINE_PREFIX)] = score
-        else:
-            scores[name] = score
+        own_name = name.removeprefix(BASELINE_PREFIX)
+        prefix = full_name.removesuffix(name)
+        is_shared = max(names.count(name), names.count(own_name)) > 1
+        shown = f'{prefix}{own_name}' if is_shared else own_name
+        (scores if own_name == name else box_fill)[shown] = score
     return scores, box_fill
 
 

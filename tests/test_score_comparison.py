@@ -8,6 +8,7 @@ from mmsam.score_comparison import (
     lines_of_worse,
     object_scores_of,
     read_results,
+    split_scores,
     worse_objects,
 )
 
@@ -52,3 +53,15 @@ def test_results_are_read(tmp_path):
     )
     (tmp_path / 'results.json').write_text(json.dumps(content))
     assert read_results(tmp_path) == Results({'mIoU': 0.5}, {}, {}, [], 3, {})
+
+
+def test_a_name_that_two_metrics_share_keeps_its_prefix_with_its_filled_box():
+    metrics = {'sam/mIoU': 0.5, 'sam/mDice': 0.6, 'sam/box_fill_mIoU': 0.3, 'semantic/mIoU': 70.0}
+    assert split_scores(metrics) == (
+        {'sam/mIoU': 0.5, 'mDice': 0.6, 'semantic/mIoU': 70.0},
+        {'sam/mIoU': 0.3},
+    )
+    assert split_scores({'sam/mIoU': 0.5, 'sam/box_fill_mIoU': 0.3}) == (
+        {'mIoU': 0.5},
+        {'mIoU': 0.3},
+    )

@@ -67,11 +67,19 @@ def apply_prompt_arguments(config: Config, args: argparse.Namespace) -> None:
         )
     dataset = config.test_dataloader.get('dataset')
     _check_type(dataset, 'BoxPromptDataset', 'test_dataloader.dataset', '--boxes')
+    if _type_of(config.get('model')) == 'SAMSegmentor':
+        config.model.test_cfg = {}  # clicks and noise of the config are for the true objects
     dataset.update(prompt_boxes=args.boxes, empty_images='keep')
     config.test_evaluator = dict(type='mmsam.COCOMaskAP')
 
 
 def _check_type(module: object, name: str, where: str, option: str) -> None:
-    found = module.get('type') if isinstance(module, dict) else None
-    if str(getattr(found, '__name__', found)).split('.')[-1] != name:
+    found = _type_of(module)
+    if found != name:
         raise ConfigError(f'{option}: expected a {name} as {where}, got {found}.')
+
+
+def _type_of(module: object) -> str:
+    """Name of a config's type, without its scope."""
+    found = module.get('type') if isinstance(module, dict) else None
+    return str(getattr(found, '__name__', found)).split('.')[-1]

@@ -49,6 +49,9 @@ def test_boxes_of_a_detector():
         type='BoxPromptDataset', prompt_boxes='results.json', empty_images='keep'
     )
     assert found.test_evaluator == dict(type='mmsam.COCOMaskAP')
+    assert found.model.test_cfg == {}  # no clicks, which need the object of each box
+    other = applied(config('EncoderDecoder'), '--boxes', 'results.json')
+    assert other.model.test_cfg == config().model.test_cfg
     with pytest.raises(ConfigError, match='BoxPromptDataset as test_dataloader.dataset, got Other'):
         applied(config(dataset='Other'), '--boxes', 'results.json')
     with pytest.raises(ConfigError, match='got --clicks and --show-dir'):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
+from mmsam.atomic_file import write_text_atomically
 from mmsam.errors import ConfigError
 from mmsam.registry import METRICS
 from mmsam.structures.coco_results import predictions_as_coco
@@ -26,12 +27,13 @@ class PredictionExport(BaseMetric):
 
     Raises:
         ConfigError: ``out_file`` does not end with ``.json``.
+        StorageError: the file cannot be written.
     """
 
     default_prefix = 'export'
 
     def __init__(self, out_file: str) -> None:
-        super().__init__()
+        super().__init__(collect_device='gpu')  # by messages; see PromptedMaskMetric
         if Path(out_file).suffix != '.json':
             raise ConfigError(
                 f'PredictionExport expects a file that ends with .json, got {out_file}.'
@@ -49,8 +51,7 @@ class PredictionExport(BaseMetric):
     def compute_metrics(self, results: list[list[dict[str, Any]]]) -> dict[str, float]:
         """Write the file (on the main rank, which alone is called) and return no scores."""
         entries = [entry for image_entries in results for entry in image_entries]
-        self.out_file.parent.mkdir(parents=True, exist_ok=True)
-        self.out_file.write_text(json.dumps(entries), encoding='utf-8')
+        write_text_atomically(self.out_file, json.dumps(entries))
         return {}
 
     def _results_of(self, data_sample: dict[str, Any]) -> list[dict[str, Any]]:

@@ -81,7 +81,8 @@ class PromptedMaskMetric(BaseMetric):
     - ``mIoU_click1``, ``_click2``, ``_click3``, ``_click5``, ``_click10``: mIoU after so many
       clicks, as far as the model was given them (``test_cfg.num_clicks``, N);
     - ``NoC85``, ``NoC90``: the mean number of clicks until IoU is at least 0.85, 0.90; N where it
-      never is, as in RITM (Sofiiuk et al., 2021);
+      never is. Source: "Reviving Iterative Training with Mask Guidance" (RITM, Sofiiuk et al.,
+      2021), whose NoC this is;
     - ``box_fill_mIoU``, ``box_fill_mDice``: the true box, filled, against the true mask. It is what
       a model reaches that learned nothing but its prompt.
 

@@ -20,6 +20,8 @@ MAX_MARKED = 30
 LOGARITHMIC_FROM = 30
 """Ratio of the largest to the smallest value from which the y axis is logarithmic."""
 _STEPS = (1, 2, 2.5, 5, 10)
+_EQUAL = 1e-12
+"""Values that differ by less, as a share of them, are one value, or ticks would fall together."""
 
 
 class Line(NamedTuple):
@@ -143,7 +145,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _ticks(low: float, high: float, least_step: float = 0) -> list[float]:
     """Round numbers from at most ``low`` to at least ``high``, about five; at least two."""
-    span = high - low or abs(high) or 1.0
+    span = high - low
+    if span <= _EQUAL * abs(high):
+        span = abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 5))
     step = next(factor * power for factor in _STEPS if span / 5 <= factor * power * (1 + 1e-9))
     step = max(step, least_step)
@@ -157,7 +161,9 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten from at most ``low`` to at least ``high``, with 2 and 5 between if few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1, 2, 5) if last - first <= 3 else (1,)
-    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    # one power more on both sides: log10 rounds
+    powers = range(first - 1, last + 2)
+    ticks = [factor * 10.0**power for power in powers for factor in factors]
     start = max(number for number, tick in enumerate(ticks) if tick <= low)
     end = min(number for number, tick in enumerate(ticks) if tick >= high)
     return ticks[start : end + 1]

@@ -41,7 +41,9 @@ def write_report(work_dir: Path) -> Path:
         StorageError: it cannot be written.
     """
     path = work_dir / REPORT_FILE
-    write_text_atomically(path, report_page(read_run(work_dir)))
+    page = report_page(read_run(work_dir))
+    # a file name that is no UTF-8 is shown with escapes
+    write_text_atomically(path, page.encode('utf-8', 'backslashreplace').decode('utf-8'))
     return path
 
 
@@ -179,7 +181,7 @@ def _curves(run: RunRecord) -> str:
         if group.axis is not None:
             drawn = [row for row in rows if row.name in group.drawn]
             if group.axis == NOISE_AXIS:  # mIoU itself is that of exact boxes
-                drawn = [row for row in rows if row.name == 'mIoU'] + drawn
+                drawn = [row for row in rows if row.name in ('mIoU', 'sam/mIoU')] + drawn
             charts.append(line_chart(group.title, _before_and_after(drawn), group.axis))
             continue
         lines = _lines(records, group.drawn)
@@ -269,6 +271,8 @@ def _pictures(run: RunRecord) -> str:
         shown.update(new)
         if new:
             parts.append(f'<h3>{title}</h3>' + ''.join(_example(run, path) for path in new))
+    if not parts:
+        return ''
     when = 'last validation' if stage == 'after' else 'validation before the training'
     return _note(f'Chosen by the mean IoU of their objects in the {when}.') + ''.join(parts)
 

@@ -68,6 +68,9 @@ def read_run(work_dir: Path) -> RunRecord:
         # only records of the training carry the iteration beside the step
         training = _joined(training, [record for record in records if 'iter' in record])
         validation = _joined(validation, [record for record in records if 'iter' not in record])
+    if starts and starts[0].resumed is False and not validation:
+        # a training without validation in the folder of an earlier one, whose scores are there
+        return RunRecord(work_dir, starts, training, validation, None, {})
     return RunRecord(
         work_dir,
         starts,

@@ -1,3 +1,4 @@
+import math
 import re
 
 import pytest
@@ -92,3 +93,18 @@ def test_texts_are_escaped_and_names_are_in_the_legend():
 
 def test_nothing_logged():
     assert 'Nothing was logged yet.' in HtmlPage(line_chart('x', [Line('x', [])], 'y')).text
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        [0.75, math.nextafter(0.75, 1)],
+        [0.47214271545271336, 0.4721427154527134],
+        [math.nextafter(0.001, 0), 1.0],
+        [0.00001, math.nextafter(1.0, 2)],
+    ],
+)
+def test_values_beside_a_tick_or_each_other(values):
+    (curve,) = drawn(line_chart('title', [Line('a', list(enumerate(values)))], 'x', True))
+    assert [x for x, _ in curve] == [0, 1]
+    assert all(-0.01 <= y <= 1.01 for _, y in curve)

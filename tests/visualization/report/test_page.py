@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from mmsam.rgb_image import ImageReading
 from mmsam.score_comparison import Results
 from mmsam.structures.rle import encode_masks
 from mmsam.visualization.prediction_files import ImagePredictions
-from mmsam.visualization.report import report_page
+from mmsam.visualization.report import report_page, write_report
 from mmsam.visualization.report.run_record import RunRecord, Start
 
 SIZE = (20, 30)
@@ -187,3 +188,15 @@ def test_best_median_and_worst(tmp_path, count):
             12: ['11', '10', '09', '04', '05', '06', '00', '01', '02'],
         }[count]
     )
+
+
+def test_a_file_name_that_is_no_text(tmp_path):
+    results = {'before': {'mIoU': 0.5}, 'after': {'mIoU': 0.4}, 'box_fill': {}, 'iteration': 1}
+    worse = [{'image': 'caf\udce9.png', 'before': 0.5, 'after': 0.4}]
+    content = {**results, 'images_worse': worse, 'images': {}}
+    (tmp_path / 'results.json').write_text(json.dumps(content))
+    assert 'caf\\udce9.png' in write_report(tmp_path).read_text(encoding='utf-8')
+
+
+def test_without_a_score_there_are_no_pictures(tmp_path):
+    assert 'Pictures' not in report_page(record(tmp_path, results=None))

@@ -1,5 +1,7 @@
 import json
+from dataclasses import asdict
 
+from mmsam.score_comparison import Results
 from mmsam.visualization.report.run_record import read_run
 
 
@@ -49,6 +51,14 @@ def test_another_run_in_the_same_folder_is_the_one_that_counts(tmp_path):
     run = read_run(tmp_path)
     assert [record['loss'] for record in run.training] == [7.0]
     assert len(run.starts) == 2
+
+
+def test_scores_of_an_earlier_run_are_not_those_of_one_without_validation(tmp_path):
+    (tmp_path / 'results.json').write_text(json.dumps(asdict(Results.empty(7))))
+    log(tmp_path, '20260102_000000', [{'sam/mIoU': 0.1, 'step': 0}], resumed=False)
+    assert read_run(tmp_path).results == Results.empty(7)
+    log(tmp_path, '20260103_000000', [trained(10, 7.0)], resumed=False)
+    assert read_run(tmp_path).results is None
 
 
 def test_what_is_damaged_or_not_finite_is_left_out(tmp_path):
