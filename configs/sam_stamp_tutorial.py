@@ -43,4 +43,5 @@ custom_hooks = [
     dict(type='ZeroShotHook'),
     dict(type='PromptedPictureHook', max_pictures=8),
     dict(type='StockWeightsHook'),
+    dict(type='ReportHook'),
 ]
