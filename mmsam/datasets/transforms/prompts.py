@@ -80,6 +80,7 @@ class RandomPrompts(BaseTransform):
     drawn at all, ``prompt_masks`` (K, h/4, w/4) float32 (rounded up), the share of foreground in
     each low-res cell of a rough mask: the object, moved and stretched from its box to
     ``prompt_boxes``. A sample has one of each for every object; which one counts, its kind tells.
+    An object without a pixel, or with none in its rough mask, is prompted with its box.
 
     Must stand behind all that moves the image and, if boxes are jittered, behind ``JitterBoxes``.
 
@@ -110,8 +111,6 @@ class RandomPrompts(BaseTransform):
         numbers = torch.from_numpy(np.random.random(len(masks)))
         points, found = pick_pixels(torch.from_numpy(masks), numbers)
         kinds[(kinds == PromptKind.POINT) & ~found.numpy()] = PromptKind.BOX
-        results['prompt_kinds'] = kinds.astype(np.int64)
-        results['prompt_points'] = points[:, None].float().numpy()
         if self.proportions[PromptKind.MASK] > 0:
             boxes = results.get('prompt_boxes', results['boxes'])
             height, width = results['img_shape']
@@ -120,7 +119,11 @@ class RandomPrompts(BaseTransform):
                 rough[index] = _low_res_share(
                     _moved(masks[index], results['boxes'][index], boxes[index])
                 )
+            is_empty = ~rough.any(axis=(1, 2))
+            kinds[(kinds == PromptKind.MASK) & is_empty] = PromptKind.BOX
             results['prompt_masks'] = rough
+        results['prompt_kinds'] = kinds.astype(np.int64)
+        results['prompt_points'] = points[:, None].float().numpy()
         return results
 
 

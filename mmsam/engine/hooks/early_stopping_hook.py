@@ -22,7 +22,8 @@ class SAMEarlyStoppingHook(Hook):
 
     It is a normal end, with exit code 0: the last checkpoint is saved, and all that belongs to the
     end of a training is done. The validation of ``ZeroShotHook``, before the first iteration,
-    counts as one. With ``accumulative_counts`` the training ends after the next update.
+    counts as one. With ``accumulative_counts`` the training ends after the next update,
+    a training by epochs at the end of that epoch.
 
     Differences to mmengine's: the state is saved, so that a resumed run ends where it would have
     ended without a stop, and one that has ended does not train on (unless ``patience`` is raised);

@@ -7,9 +7,9 @@ prompts of a batch:
 - ``target_masks`` (P, S, S) uint8 of 0 and 1, padded px;
 - ``input_sizes`` (P, 2) int64, (h, w) in input px of each prompt's image.
 
-It returns one value per prompt, (P,) float32, under each name: those that start with ``loss_`` are
-trained, the others are only logged. The segmentor averages them over the prompts of all ranks.
-P = 0 gives (0,) that still hang on the model's graph.
+It returns one value per prompt, (P,) float32, under each name: those with 'loss' in their name are
+trained, as everywhere in mmengine, the others are only logged. The segmentor averages them over the
+prompts of all ranks. P = 0 gives (0,) that still hang on the model's graph.
 """
 
 from typing import get_args

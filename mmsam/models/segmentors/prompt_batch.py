@@ -49,33 +49,41 @@ class PromptBatch:
     def of_samples(
         cls, data_samples: Sequence[SAMDataSample], image_size: int, device: torch.device
     ) -> 'PromptBatch':
-        """The prompts of all samples in their order, padded to a square of ``image_size``."""
+        """The prompts of all samples in their order, padded to a square of ``image_size``.
+
+        Objects of a sample without ``kinds`` are boxes, whatever the other samples have.
+        """
         prompts = [sample.prompts for sample in data_samples]
+        side = image_size // 4
 
-        def joined(name: str) -> Tensor | None:
-            if not all(name in prompt for prompt in prompts):
+        def joined(name: str, *shape: int, dtype: torch.dtype) -> Tensor | None:
+            """The field of all samples, 0 where one lacks it; None where all do."""
+            if not any(name in prompt for prompt in prompts):
                 return None
-            return torch.cat([prompt[name].to(device) for prompt in prompts])
+            parts = [
+                prompt[name].to(device)
+                if name in prompt
+                else torch.zeros(len(prompt), *shape, dtype=dtype, device=device)
+                for prompt in prompts
+            ]
+            if name == 'masks':
+                parts = [_mask_logits(part, side) for part in parts]
+            return torch.cat(parts)
 
-        boxes, kinds = joined('boxes'), joined('kinds')
-        assert boxes is not None
-        masks = has_mask = None
-        if kinds is not None and all('masks' in prompt for prompt in prompts):
-            masks = torch.cat(
-                [_mask_logits(prompt.masks.to(device), image_size // 4) for prompt in prompts]
-            )
-            has_mask = kinds == PromptKind.MASK
+        boxes = torch.cat([prompt.boxes.to(device) for prompt in prompts])
         counts = torch.tensor([len(prompt) for prompt in prompts], device=device)
         batch = cls.of_boxes(
             boxes, torch.arange(len(prompts), device=device).repeat_interleave(counts)
         )
-        seeds = joined('seeds')
+        kinds = joined('kinds', dtype=torch.int64)  # 0 is a box
+        seeds = joined('seeds', dtype=torch.int64)
+        masks = None if kinds is None else joined('masks', side, side, dtype=torch.float32)
         return replace(
             batch,
             kinds=kinds,
-            points=joined('points'),
+            points=joined('points', 1, 2, dtype=torch.float32),
             masks=masks,
-            has_mask=has_mask,
+            has_mask=None if kinds is None or masks is None else kinds.eq(PromptKind.MASK),
             seeds=batch.seeds if seeds is None else seeds,
         )
 

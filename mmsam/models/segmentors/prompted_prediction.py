@@ -69,7 +69,9 @@ class TestPrompts:
         if not isinstance(self.num_clicks, int) or self.num_clicks < 0:
             raise ConfigError(f'test_cfg.num_clicks must be >= 0, got {self.num_clicks!r}.')
         noise = self.box_noise
-        if isinstance(noise, str) or not all(isinstance(n, float | int) and n > 0 for n in noise):
+        if not isinstance(noise, list | tuple) or not all(
+            isinstance(n, float | int) and n > 0 for n in noise
+        ):
             raise ConfigError(f'test_cfg.box_noise must be numbers > 0, got {noise!r}.')
         return self
 

@@ -205,7 +205,8 @@ class SAMSegmentor(BaseModel):
 
         What the module in the slot gives for each object is added up over the objects and divided
         by the mean number of objects per rank, so that after the average over ranks every object
-        of the batch counts the same; values that are no ``loss_`` are means of this rank.
+        of the batch counts the same; values without 'loss' in their name, which mmengine does not
+        train, are means of this rank.
         """
         if self.mask_loss is None:
             raise ConfigError(
@@ -239,9 +240,9 @@ class SAMSegmentor(BaseModel):
                 totals[name] = totals.get(name, 0) + value
         objects = objects_per_rank(len(prompts), device=inputs.device)
         return {
-            name: total / (objects if name.startswith('loss') else len(prompts))
+            name: total / (objects if 'loss' in name else len(prompts))
             for name, total in totals.items()
-            if name.startswith('loss') or len(prompts)
+            if 'loss' in name or len(prompts)
         }
 
     def _sum_of_losses(
@@ -323,12 +324,13 @@ _OBJECTS_AT_ONCE = 16
 def _checked_correction(correction: Mapping | None) -> dict[str, int] | None:
     if correction is None:
         return None
-    steps = {'num_clicks': 8, 'num_repeats': 2, **correction}
+    is_mapping = isinstance(correction, Mapping)
+    steps = {'num_clicks': 8, 'num_repeats': 2, **(correction if is_mapping else {})}
     numbers = all(isinstance(value, int) and value >= 0 for value in steps.values())
-    if set(steps) != {'num_clicks', 'num_repeats'} or not numbers:
+    if not is_mapping or set(steps) != {'num_clicks', 'num_repeats'} or not numbers:
         raise ConfigError(
             'correction of SAMSegmentor: expected dict(num_clicks=..., num_repeats=...) of whole '
-            f'numbers >= 0, got {dict(correction)}.'
+            f'numbers >= 0, got {correction}.'
         )
     return steps
 

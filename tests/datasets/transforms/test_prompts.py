@@ -120,6 +120,14 @@ def test_an_object_without_a_pixel_is_prompted_by_its_box():
     assert results['prompt_kinds'].tolist() == [PromptKind.BOX, PromptKind.POINT]
 
 
+def test_an_object_whose_rough_mask_is_empty_is_prompted_by_its_box():
+    boxes = [[8, 8, 24, 20], [8, 8, 24, 20]]
+    between_centres = [8.6, 8.0, 9.4, 20.0]  # no pixel's centre is inside
+    results = first_prompts(boxes, prompt_boxes=[between_centres, boxes[1]], box=0, mask=1)
+    assert not results['prompt_masks'][0].any()
+    assert results['prompt_kinds'].tolist() == [PromptKind.BOX, PromptKind.MASK]
+
+
 def test_rough_masks_fill_the_jittered_box():
     """Objects that fill their boxes, so the moved ones fill the others, cell by cell."""
     boxes = [[8, 8, 24, 20], [4, 4, 12, 12], [0, 0, 42, 30]]

@@ -175,6 +175,7 @@ def test_clicks_need_the_objects_of_the_boxes():
         (dict(prompt='mask'), "'box' or 'point', got 'mask'"),
         (dict(box_noise=(0.1, 0)), 'box_noise'),
         (dict(box_noise='0.1'), 'box_noise'),
+        (dict(box_noise=0.1), 'box_noise'),
     ],
 )
 def test_a_wrong_test_cfg(config, message):

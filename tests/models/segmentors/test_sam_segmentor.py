@@ -176,6 +176,27 @@ def test_the_loss_gets_every_prompt_with_its_image():
         assert target.sum() == mask.sum()  # nothing in the padding
 
 
+def test_what_mmengine_trains_is_averaged_over_all_ranks(monkeypatch):
+    class Named(torch.nn.Module):
+        def forward(self, low_res_logits, **_):
+            ones = low_res_logits.flatten(1).sum(1) * 0 + 1
+            return {'loss_a': ones, 'b_loss': ones, 'share': ones}
+
+    model = build()
+    model.mask_loss = Named()
+    # the other rank has no object
+    monkeypatch.setattr(
+        'mmsam.models.segmentors.sam_segmentor.all_reduce', lambda data, op: data.div_(2)
+    )
+    losses = run(model, random_batch(SIZES[:1], [4]), 'loss')
+    assert {name: value.item() for name, value in losses.items()} == {
+        'loss_a': 2,
+        'b_loss': 2,
+        'share': 1,
+    }
+    assert model.parse_losses(losses)[0].item() == 4
+
+
 # -- boxes, points and masks in one batch
 
 
@@ -222,6 +243,19 @@ def test_mixed_prompts_equal_each_alone():
 
 @torch.no_grad()
 @pytest.mark.trap(5)
+def test_samples_without_kinds_are_boxes_beside_others():
+    model = build()
+    batch = random_batch(SIZES[:2], [2, 2])
+    first, second = batch['data_samples']
+    with_prompts(split(batch, 0), 'mp')
+    with torch.no_grad():
+        logits, _ = run(model, batch, 'tensor')
+        boxes, _ = run(model, split(batch, 1), 'tensor')
+        others, _ = run(model, split(batch, 0), 'tensor')
+    torch.testing.assert_close(logits, torch.cat([others, boxes]), rtol=0, atol=1e-5)
+    assert 'kinds' in first.prompts and 'kinds' not in second.prompts
+
+
 def test_the_best_looking_of_three():
     model = build()
     values = torch.arange(12.0).view(3, 4, 1, 1)
@@ -329,7 +363,9 @@ def test_corrections_without_prompts_or_seeds():
         run(model, random_batch(SIZES[:1], [1]), 'loss')
 
 
-@pytest.mark.parametrize('correction', [dict(clicks=3), dict(num_clicks=-1), dict(num_repeats=1.5)])
+@pytest.mark.parametrize(
+    'correction', [dict(clicks=3), dict(num_clicks=-1), dict(num_repeats=1.5), True]
+)
 def test_a_wrong_correction(correction):
     with pytest.raises(ConfigError, match='correction of SAMSegmentor'):
         build_segmentor(correction=correction)
