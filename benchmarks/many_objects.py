@@ -2,7 +2,8 @@
 
     python benchmarks/many_objects.py [--corrections]
 
-SAM ViT-B at 1024 px with random weights; the mask decoder trains. The image is the one of
+SAM ViT-B at 1024 px with random weights; the mask decoder trains, 16 prompts at a time
+(``model.prompt_chunk=16``). The image is the one of
 ``data/nuclei`` with most objects. Each measurement is a process of its own; its peak resident
 memory (VmHWM) includes Python, torch, the model and the optimizer. The limit is 4 GiB.
 """
@@ -58,7 +59,7 @@ def train_step(config: Config, corrections: bool) -> int:
     pipeline = [step for step in config.train_pipeline if step['type'] != 'RandomObjects']
     sample = crowded_dataset(pipeline, test_mode=False)[0]
     model = build_model(config, corrections).train()
-    model.mask_loss = MODELS.build(dict(type='SAMMaskLoss'))
+    model.mask_loss = MODELS.build(dict(type='SAMMaskLoss', lovasz_weight=1.0))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     wrapper = SAMOptimWrapper(torch.optim.AdamW(trained, lr=1e-4))
     for _ in range(1 if corrections else 2):
@@ -101,8 +102,10 @@ def main() -> None:
         results = context.Queue()
         process = context.Process(target=measure, args=(task, corrections, results))
         process.start()
-        objects, peak, seconds = results.get()
         process.join()
+        if process.exitcode:
+            raise SystemExit(f'{task} ended with {process.exitcode}.')
+        objects, peak, seconds = results.get()
         print(
             f'{task}: {objects} objects, peak {peak / 2**30:.2f} GiB, {seconds:.0f} s', flush=True
         )

@@ -71,7 +71,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     try:
         with _pixels_limited(MOST_PIXELS), Image.open(path) as image:
             return image.height, image.width
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except (
+        OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error,
+        Image.DecompressionBombError,
+    ) as error:  # fmt: skip
         raise DataError(f'Cannot read the size of image file {path}: {error}.') from error
 
 

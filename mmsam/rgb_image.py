@@ -65,7 +65,8 @@ def read_rgb(path: str | Path, reading: ImageReading) -> RGBImage:
     """Reads an image file as 8-bit RGB.
 
     Gray, palette and 1-bit images are converted; so are images in CMYK, by Pillow's plain formula
-    without a colour profile. Alpha is dropped. EXIF orientation is ignored, as COCO tools do.
+    without a colour profile. Alpha is dropped. EXIF orientation is ignored, as COCO tools do;
+    that of a TIFF is followed, as Pillow does.
 
     Raises:
         DataError: see ``open_image``; or more than 8 bits a sample without a ``value_range``, or

@@ -99,7 +99,7 @@ def _clipped(bbox: Any, size: Size, where: str) -> list[float]:
     """The corners of a box inside its image."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         raise DataError(f"{where}: expected x, y, width, height as 'bbox', got {bbox!r}.")
-    x, y, width, height = bbox
+    x, y, width, height = np.array(bbox, np.float32).tolist()
     x1, x2 = (min(max(value, 0), size[1]) for value in (x, x + width))
     y1, y2 = (min(max(value, 0), size[0]) for value in (y, y + height))
     if x1 >= x2 or y1 >= y2:

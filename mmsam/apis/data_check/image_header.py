@@ -60,5 +60,6 @@ def _header(image: Image.Image) -> ImageHeader:
     return ImageHeader(
         size=(image.height, image.width),
         kind=f'{image.format} {image.mode}{" of 16 bits" if is_deep else ""}',
-        is_rotated=orientation != 1,
+        # Pillow turns a TIFF itself
+        is_rotated=orientation != 1 and image.format != 'TIFF',
     )
