@@ -23,7 +23,7 @@ def check_no_prompts(transform: BaseTransform, results: dict) -> None:
 
 
 def check_decoded(transform: BaseTransform, results: dict) -> None:
-    """For what moves masks as arrays.
+    """For what needs masks as arrays.
 
     Raises:
         ConfigError: they are still RLE.

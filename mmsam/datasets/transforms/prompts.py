@@ -9,6 +9,8 @@ from mmsam.errors import ConfigError
 from mmsam.prompt_sampling import PromptKind, jitter_boxes, pick_pixels
 from mmsam.registry import TRANSFORMS
 
+from .order import check_decoded
+
 _OBJECT_KEYS = ('boxes', 'gt_boxes', 'prompt_boxes', 'labels', 'rles', 'gt_masks')
 
 
@@ -104,8 +106,7 @@ class RandomPrompts(BaseTransform):
         self.proportions = proportions / proportions.sum()
 
     def transform(self, results: dict) -> dict:
-        if 'gt_masks' not in results:
-            raise ConfigError('RandomPrompts must stand behind DecodeObjectMasks.')
+        check_decoded(self, results)
         masks = results['gt_masks']
         kinds = np.random.choice(len(PromptKind), size=len(masks), p=self.proportions)
         numbers = torch.from_numpy(np.random.random(len(masks)))
