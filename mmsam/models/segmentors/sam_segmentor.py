@@ -49,8 +49,8 @@ class SAMSegmentor(BaseModel):
             mask prompt (without their gradient), and by repetitions without a new click, one of
             them last. The loss is the mean over all predictions. None: the first prompt only.
         prompt_chunk: more prompts of a batch than this are trained in chunks, whose activations are
-            computed again for the backward pass: then memory does not grow with the number of
-            objects.
+            computed again for the backward pass, those of each click by themselves: then memory
+            grows neither with the number of objects nor of clicks.
         test_cfg: what to predict in validation and test, the options of ``TestPrompts``.
 
     Raises:
@@ -231,11 +231,9 @@ class SAMSegmentor(BaseModel):
             sizes[prompts.image_index].split(self.prompt_chunk),
             strict=True,
         )
+        is_chunked = len(prompts) > self.prompt_chunk
         for part in parts:
-            if len(prompts) > self.prompt_chunk:
-                sums = checkpoint(self._sum_of_losses, image_embeddings, *part, use_reentrant=False)
-            else:
-                sums = self._sum_of_losses(image_embeddings, *part)
+            sums = self._sum_of_losses(image_embeddings, *part, recompute=is_chunked)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value
         objects = objects_per_rank(len(prompts), device=inputs.device)
@@ -246,15 +244,22 @@ class SAMSegmentor(BaseModel):
         }
 
     def _sum_of_losses(
-        self, image_embeddings: Tensor, prompts: PromptBatch, targets: Tensor, input_sizes: Tensor
+        self,
+        image_embeddings: Tensor,
+        prompts: PromptBatch,
+        targets: Tensor,
+        input_sizes: Tensor,
+        *,
+        recompute: bool,
     ) -> dict[str, Tensor]:
-        """Sums over the prompts of each of the loss's values, the mean over the predictions."""
+        """Sums over the prompts of each of the loss's values, the mean over the predictions.
+
+        With ``recompute`` the backward pass computes the activations of each prediction again.
+        """
         steps = [False]
         if self.correction is not None and len(prompts):
             steps += correction_steps(int(prompts.seeds[0]), **self.correction)
-        mask_loss = self.mask_loss
-        assert mask_loss is not None
-        sums = defaultdict(list)
+        totals: dict[str, Tensor] = {}
         for number, is_click in enumerate(steps):
             if is_click:
                 assert prompts.masks is not None
@@ -262,20 +267,41 @@ class SAMSegmentor(BaseModel):
                 prompts = prompts.with_clicks(
                     *self._random_clicks(prompts.masks, targets, input_sizes, numbers)
                 )
-            logits, qualities = self.decode(image_embeddings, prompts)
-            ambiguous = prompts.is_ambiguous()
-            for rows, slots in _rows_and_slots(ambiguous):
-                with torch.autocast(logits.device.type, enabled=False):  # losses in float32
-                    values = mask_loss(
-                        low_res_logits=logits[rows, slots].float(),
-                        iou_predictions=qualities[rows, slots].float(),
-                        target_masks=targets[rows],
-                        input_sizes=input_sizes[rows],
-                    )
-                for name, value in values.items():
-                    sums[name].append(value.sum() / len(steps))
-            prompts = prompts.with_masks(_best(logits, qualities, ambiguous)[0].detach())
-        return {name: torch.stack(values).sum() for name, values in sums.items()}
+            arguments = image_embeddings, prompts, targets, input_sizes
+            if recompute:
+                sums, logits = checkpoint(self._losses_of_step, *arguments, use_reentrant=False)
+            else:
+                sums, logits = self._losses_of_step(*arguments)
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0) + value / len(steps)
+            prompts = prompts.with_masks(logits)
+        return totals
+
+    def _losses_of_step(
+        self, image_embeddings: Tensor, prompts: PromptBatch, targets: Tensor, input_sizes: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Sums of the loss's values over the prompts, and the masks (P, 1, S/4, S/4) they return.
+
+        The masks are logits without gradient, for the next step.
+        """
+        assert self.mask_loss is not None
+        logits, qualities = self.decode(image_embeddings, prompts)
+        ambiguous = prompts.is_ambiguous()
+        sums = defaultdict(list)
+        for rows, slots in _rows_and_slots(ambiguous):
+            with torch.autocast(logits.device.type, enabled=False):  # losses in float32
+                values = self.mask_loss(
+                    low_res_logits=logits[rows, slots].float(),
+                    iou_predictions=qualities[rows, slots].float(),
+                    target_masks=targets[rows],
+                    input_sizes=input_sizes[rows],
+                )
+            for name, value in values.items():
+                sums[name].append(value.sum())
+        return (
+            {name: torch.stack(values).sum() for name, values in sums.items()},
+            _best(logits, qualities, ambiguous)[0].detach(),
+        )
 
     @torch.no_grad()
     def _random_clicks(
