@@ -1,7 +1,10 @@
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 # the tests' models are tiny: more threads only wait for each other
 torch.set_num_threads(1)
@@ -10,6 +13,28 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _same_random_numbers_in_every_run() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_workers_left_to_later_tests(monkeypatch) -> Iterator[None]:
+    """torch keeps an iterator's workers under its address until it ends.
+
+    An error from a dying worker can interrupt that end; the entry that stays fails the next
+    iterator at this address, in a test that has done nothing wrong.
+    """
+    kept: set[int] = set()
+    keep, forget = signal_handling._set_worker_pids, signal_handling._remove_worker_pids
+    monkeypatch.setattr(
+        signal_handling, '_set_worker_pids', lambda *args: (keep(*args), kept.add(args[0]))
+    )
+    monkeypatch.setattr(
+        signal_handling, '_remove_worker_pids', lambda key: (forget(key), kept.discard(key))
+    )
+    yield
+    if kept:
+        gc.collect()  # iterators that a traceback holds
+    for key in kept:
+        forget(key)
 
 
 @pytest.fixture(scope='session')
