@@ -22,7 +22,7 @@ from typing import Any
 from prettytable import PrettyTable
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {'nuclei': 'sam_tiny_nuclei.py', 'stamps': 'sam_tiny_stamp.py'}
+CONFIGS = {'nuclei': 'sam_tiny_nuclei_boxes.py', 'stamps': 'sam_tiny_stamp.py'}
 NO_PIXELWISE = dict(focal_weight=0, dice_weight=0)
 LOSSES: dict[str, dict[str, Any]] = {
     'focal+dice': dict(),

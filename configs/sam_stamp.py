@@ -5,4 +5,9 @@ _base_ = [
     '_base_/schedules/finetune_4k.py',
     '_base_/default_runtime.py',
 ]
+# Boxes and points, then clicks on the errors: better with boxes, and points go on working.
+model = dict(
+    correction=dict(num_clicks=2, num_repeats=0),
+    test_cfg=dict(num_clicks=3),
+)
 load_from = 'https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth'

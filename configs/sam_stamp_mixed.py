@@ -1,9 +1,6 @@
-# As sam_stamp.py, trained as SAM was: boxes, points and rough masks, then clicks on the errors.
+# As sam_stamp.py, prompted as SAM was trained: boxes, points and rough masks, then 8 clicks.
 _base_ = './sam_stamp.py'
-model = dict(
-    correction=dict(num_clicks=8, num_repeats=2),
-    test_cfg=dict(num_clicks=3),
-)
+model = dict(correction=dict(num_clicks=8, num_repeats=2))
 train_pipeline = [
     dict(type='LoadSAMImage'),
     dict(type='RandomObjects', max_objects=16),

@@ -1,6 +1,7 @@
 # The public tutorial on fine-tuning SAM with stamps, line by line, but for the loss, which learns.
 # docs/tutorial.md shows why the published one cannot; sam_stamp.py is the better recipe.
 _base_ = './sam_stamp.py'
+model = dict(correction=None)
 image_size = 1024
 train_dataloader = dict(
     batch_size=1,  # one image and

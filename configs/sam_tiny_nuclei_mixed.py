@@ -1,9 +1,6 @@
-# As sam_tiny_nuclei.py, but boxes, points and rough masks are prompts, and clicks correct them.
+# As sam_tiny_nuclei.py, but rough masks are prompts, too, and more clicks correct them.
 _base_ = './sam_tiny_nuclei.py'
-model = dict(
-    correction=dict(num_clicks=3, num_repeats=1),
-    test_cfg=dict(num_clicks=3),
-)
+model = dict(correction=dict(num_clicks=3, num_repeats=1))
 train_pipeline = [
     dict(type='LoadSAMImage'),
     dict(type='RandomObjects', max_objects=16),

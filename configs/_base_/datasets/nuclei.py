@@ -10,6 +10,7 @@ train_pipeline = [
     dict(type='RandomPromptedFlip', prob=0.5),
     # less than the paper's 5 px at this size: a short training learns to use boxes first
     dict(type='JitterBoxes', max_pixels=1),
+    dict(type='RandomPrompts', box=2, point=1),
     dict(type='PackSAMInputs'),
 ]
 test_pipeline = [

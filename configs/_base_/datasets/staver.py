@@ -11,6 +11,7 @@ train_pipeline = [
     dict(type='DecodeObjectMasks'),
     dict(type='RandomPromptedFlip', prob=0.5),
     dict(type='JitterBoxes'),
+    dict(type='RandomPrompts', box=2, point=1),
     dict(type='PackSAMInputs'),
 ]
 test_pipeline = [

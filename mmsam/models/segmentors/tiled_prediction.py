@@ -43,8 +43,8 @@ def predict_tiled_image(
     """
     if prompts.prompt != 'box' or prompts.num_clicks:
         raise ConfigError(
-            'test_cfg of SAMSegmentor: tiles are predicted with boxes only, got prompt='
-            f'{prompts.prompt!r} and num_clicks={prompts.num_clicks}.'
+            "model.test_cfg: tiles are predicted with boxes only, expected prompt='box' and "
+            f'num_clicks=0, got {prompts.prompt!r} and {prompts.num_clicks}.'
         )
     if tuple(sample.img_shape) != tuple(sample.ori_shape):
         raise ConfigError(
