@@ -135,6 +135,7 @@ def test_a_model_without_prompts_has_its_curves_and_scores(tmp_path):
     run = record(tmp_path, results=None, images={}, validation=validation, training=training)
     page = HtmlPage(report_page(run))
     assert page.rows['mIoU'] == ['-', '60.0000', '-']
+    assert 'Validation: Scores in percent' in page.texts
     assert 'decode.loss_ce' in page.texts
     assert 'The weights before the training were not validated.' in page.text
 
