@@ -1,6 +1,7 @@
 """Keeps the report of a training up to date while it runs."""
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -119,10 +120,11 @@ def _metainfo(runner: Runner) -> dict[str, Any]:
 
 def _write_start(runner: Runner) -> None:
     """How this start of the run was made, and how far the run is."""
+    command = os.environ.get('MMSAM_COMMAND')  # of the launch script that was called
     start = Start(
         runner.timestamp,
         config=runner.cfg.filename,
-        command=shlex.join(['python', *sys.argv]),
+        command=command.strip() if command else shlex.join(['python', *sys.argv]),
         seed=runner.seed,
         processes=runner.world_size,
         max_iterations=runner.max_iters,

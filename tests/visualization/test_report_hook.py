@@ -77,6 +77,13 @@ def test_it_says_how_to_repeat_the_run(work_dir):
     assert (content['seed'], content['iterations'], content['resumed']) == (0, 2, False)
 
 
+def test_the_command_of_a_launch_script_goes_before_that_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMSAM_COMMAND', 'GPUS=2 ./slurm_train.sh p j c.py ')
+    train_toy(tmp_path, ReportHook())
+    (start,) = tmp_path.glob('*/start.json')
+    assert json.loads(start.read_text())['command'] == 'GPUS=2 ./slurm_train.sh p j c.py'
+
+
 def test_every_validation_image_is_shown_with_its_predictions(work_dir):
     images = read_predictions(work_dir / 'predictions')
     assert [len(image.truth) for image in images.values()] == list(VAL_COUNTS)
