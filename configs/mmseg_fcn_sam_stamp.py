@@ -96,4 +96,10 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(checkpoint=dict(save_best='mIoU'))
-custom_hooks = [dict(type='GradientCheckHook'), dict(type='FrozenCheckHook')]
+custom_hooks = [  # those of the runtime that need no prompts
+    dict(type='DivergenceHook', max_skipped=10),
+    dict(type='GradientCheckHook'),
+    dict(type='FrozenCheckHook'),
+    dict(type='ZeroShotHook'),
+    dict(type='ReportHook'),
+]

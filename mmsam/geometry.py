@@ -54,6 +54,15 @@ def scale_boxes(boxes: Tensor, from_size: Size, to_size: Size) -> Tensor:
     return boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
 
+def scale_points(points: Tensor, from_size: Size, to_size: Size) -> Tensor:
+    """Points (K, 2) float (x, y), indices of pixels, as ``scale_boxes`` does with boxes.
+
+    The centre of a pixel stays where it is; the index is a whole number no longer.
+    """
+    scale_y, scale_x = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    return (points + 0.5) * points.new_tensor([scale_x, scale_y]) - 0.5
+
+
 def inside_image(input_sizes: Tensor, image_size: int) -> Tensor:
     """Which padded px (P, S, S) bool are no padding, for images of sizes (P, 2) int64, (h, w)."""
     inside = torch.arange(image_size, device=input_sizes.device) < input_sizes[..., None]

@@ -115,6 +115,15 @@ def test_hooks_metrics_and_schedules_build(path):
 
 
 @EACH_CONFIG
+def test_it_is_watched_compared_and_reported(path):
+    """``custom_hooks`` of a config replaces the whole list of the runtime."""
+    hooks = {hook.type for hook in Config.fromfile(path).custom_hooks}
+    assert hooks >= {
+        'DivergenceHook', 'GradientCheckHook', 'FrozenCheckHook', 'ZeroShotHook', 'ReportHook',
+    }  # fmt: skip
+
+
+@EACH_CONFIG
 def test_its_learning_rates_are_for_its_own_images_an_update(path):
     """So --auto-scale-lr changes nothing in one process, unless the batches are changed."""
     config = Config.fromfile(path)

@@ -9,6 +9,7 @@ from mmsam.geometry import (
     logits_to_original,
     resize_longest_side_size,
     scale_boxes,
+    scale_points,
 )
 
 
@@ -67,6 +68,15 @@ def test_scale_boxes_as_upstream():
 
 def test_scale_boxes_without_boxes():
     assert scale_boxes(torch.zeros(0, 4), (10, 20), (5, 10)).shape == (0, 4)
+
+
+def test_scale_points_keeps_the_centres_of_pixels():
+    points = torch.tensor([[0.0, 3.0], [7.0, 0.0]])
+    # four px become one, and one becomes two: x 0 to 3 has its centre at index 1.5
+    shrunk = scale_points(points, from_size=(4, 8), to_size=(8, 2))
+    assert shrunk.tolist() == [[-0.375, 6.5], [1.375, 0.5]]
+    assert scale_points(shrunk, (8, 2), (4, 8)).tolist() == points.tolist()
+    assert scale_points(torch.zeros(0, 2), (10, 20), (5, 10)).shape == (0, 2)
 
 
 def test_logits_to_original_by_hand():

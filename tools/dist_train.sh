@@ -12,5 +12,7 @@ if [[ $# -lt 2 ]]; then
     exit 2
 fi
 CONFIG=$1 GPUS=$2
+printf -v MMSAM_COMMAND '%q ' "$0" "$@"  # for report.html
+export MMSAM_COMMAND
 shift 2
 exec "$(dirname "$0")/launch_torchrun.sh" train.py "$GPUS" "$CONFIG" "$@"

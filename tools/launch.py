@@ -135,11 +135,16 @@ def save_configs(args: argparse.Namespace, config: Config) -> Path:
     folder = Path(config.work_dir) / 'launches' / start
     text = given.read_text(encoding='utf-8')
     if given.suffix != '.json':
-        text = f'# {given.resolve()}, launched by\n# {shlex.join(["python", *sys.argv])}\n\n{text}'
+        text = f'# {given.resolve()}, launched by\n# {own_command()}\n\n{text}'
     write_text_atomically(folder / f'config{given.suffix}', text)
     resolved = folder / 'config_resolved.py'
     write_text_atomically(resolved, config.pretty_text)
     return resolved
+
+
+def own_command() -> str:
+    """As it was typed; report.html shows what ``MMSAM_COMMAND`` holds."""
+    return shlex.join(['python', *sys.argv])
 
 
 def training_command(args: argparse.Namespace, resolved: Path) -> list[str]:
@@ -155,7 +160,8 @@ def train_here(args: argparse.Namespace, config: Config) -> NoReturn:
     print(f'{args.num_gpus} processes on this machine, config {resolved}', flush=True)
     launcher = [sys.executable, str(TOOLS / 'launch_torchrun.py'), '0', 'preferred']
     processes = ['--nnodes=1', f'--nproc_per_node={args.num_gpus}', '--master_addr=127.0.0.1']
-    os.execv(sys.executable, [*launcher, *processes, *training_command(args, resolved)])
+    command = [*launcher, *processes, *training_command(args, resolved)]
+    os.execve(sys.executable, command, {**os.environ, 'MMSAM_COMMAND': own_command()})
 
 
 def submit(args: argparse.Namespace, config: Config) -> None:
@@ -187,7 +193,10 @@ def submit(args: argparse.Namespace, config: Config) -> None:
     notice = min(SECONDS_OF_NOTICE, minutes * 60 // 4)
     executor.update_parameters(
         **job_parameters(args, config, minutes),
-        setup=[f'export SUBMITIT_PREEMPT_SIGNAL={STOP_SIGNAL}'],
+        setup=[
+            f'export SUBMITIT_PREEMPT_SIGNAL={STOP_SIGNAL}',
+            f'export MMSAM_COMMAND={shlex.quote(own_command())}',
+        ],
         additional_parameters=dict(signal=f'{STOP_SIGNAL}@{notice}', requeue=True),
     )
     resolved = save_configs(args, config)

@@ -15,6 +15,8 @@ if [[ $# -lt 3 ]]; then
     exit 2
 fi
 PARTITION=$1 JOB=$2 CONFIG=$3
+printf -v MMSAM_COMMAND '%q ' "GPUS=${GPUS:-8}" "$0" "$@"  # for report.html
+export MMSAM_COMMAND
 shift 3
 LOG_DIR=work_dirs/$(basename "$CONFIG" .py)
 WORK_DIR=()

@@ -28,10 +28,15 @@ def parse_args() -> argparse.Namespace:
     add_common_arguments(parser)
     parser.add_argument('checkpoint', help='path or URL of the weights')
     parser.add_argument(
-        '--out', metavar='JSON', help='write the predictions as COCO results, masks as RLE'
+        '--out',
+        metavar='JSON',
+        help='write the predictions as COCO results, masks as RLE; with --zero-shot those of the '
+        'checkpoint, not those of STOCK',
     )
     parser.add_argument(
-        '--show-dir', metavar='DIR', help='write a picture of every image: box, truth, prediction'
+        '--show-dir',
+        metavar='DIR',
+        help='write a picture of every image: prompts, truth, prediction',
     )
     parser.add_argument(
         '--zero-shot',

@@ -55,7 +55,7 @@ def apply_prompt_arguments(config: Config, args: argparse.Namespace) -> None:
         if value is not None
     }
     for option, (key, value) in chosen.items():
-        _check_type(config.model, 'SAMSegmentor', 'model', option)
+        _check_type(config.get('model'), 'SAMSegmentor', 'model', option)
         config.model.test_cfg = {**(config.model.get('test_cfg') or {}), key: value}
     if args.boxes is None:
         return

@@ -5,7 +5,7 @@ from typing import Any
 
 from pycocotools import mask as mask_utils
 
-from mmsam.geometry import scale_boxes
+from mmsam.geometry import scale_boxes, scale_points
 
 from .rle import RLE
 
@@ -19,7 +19,8 @@ def predictions_as_coco(
     - ``segmentation``: RLE of the predicted mask, its counts as text;
     - ``bbox``: xywh around the predicted mask, zeros if the mask is empty;
     - ``score``: the IoU head's estimate, of a detector's box its score;
-    - ``prompt_box``: xywh of the box the model was given, jitter included.
+    - ``prompt_box``: xywh of the box the model was given, jitter included; or
+    - ``prompt_point``: (x, y) of the point that it was given instead, an index of a pixel.
 
     Args:
         sample: ``SAMDataSample.to_dict()`` with prompts, ground truth and predictions.
@@ -29,7 +30,13 @@ def predictions_as_coco(
     prompts, pred = sample['prompts'], sample['pred_instances']
     labels = prompts.get('labels', sample['gt_instances']['labels'])
     scores = prompts.get('scores', pred['iou_predictions'])
-    boxes = scale_boxes(prompts['boxes'], sample['img_shape'], sample['ori_shape'])
+    sizes = sample['img_shape'], sample['ori_shape']
+    if 'prompt_points' in pred:
+        points = scale_points(pred['prompt_points'], *sizes)
+        given = [{'prompt_point': point} for point in points.tolist()]
+    else:
+        boxes = scale_boxes(prompts['boxes'], *sizes)
+        given = [{'prompt_box': [x1, y1, x2 - x1, y2 - y1]} for x1, y1, x2, y2 in boxes.tolist()]
     return [
         {
             'image_id': image_id,
@@ -37,13 +44,13 @@ def predictions_as_coco(
             'segmentation': _text_rle(rle),
             'bbox': mask_utils.toBbox(rle).tolist(),
             'score': score,
-            'prompt_box': [x1, y1, x2 - x1, y2 - y1],
+            **prompt,
         }
-        for label, rle, score, (x1, y1, x2, y2) in zip(
+        for label, rle, score, prompt in zip(
             labels.tolist(),
             pred['rles'],
             scores.tolist(),
-            boxes.tolist(),
+            given,
             strict=True,
         )
     ]

@@ -30,6 +30,8 @@ class SAMDataSample(BaseDataElement):
       ``gt_instances.rles``, K compressed COCO RLE dicts, original px (validation, test);
     - ``pred_instances.rles`` K compressed COCO RLE dicts, original px;
     - ``pred_instances.iou_predictions`` (K,) float32, the IoU head's estimate;
+    - ``pred_instances.prompt_points`` (K, 2) float32 (x, y), input px, of masks that were predicted
+      from these points instead of ``prompts.boxes``;
     - as far as a model's ``test_cfg`` asks for them: ``pred_instances.click_rles``, K lists of N
       RLE, after 1 to N clicks, with ``click_iou_predictions`` (K, N) float32;
       ``pred_instances.noise_rles``, K lists of L RLE, one for each level of ``box_noise``.

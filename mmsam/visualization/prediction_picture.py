@@ -57,8 +57,9 @@ def draw_prediction(
     boxes: NDArray[np.floating],
     truth_rles: Sequence[dict[str, Any]],
     pred_rles: Sequence[dict[str, Any]],
+    points: NDArray[np.floating] | None = None,
 ) -> Image:
-    """Draw one image in four panels: prompt boxes, truth, prediction, errors.
+    """Draw one image in four panels: prompts, truth, prediction, errors.
 
     An object has the same colour in the first three panels. The last one marks, over the gray
     image, the pixels of the truth that were found (green), missed (blue) and the pixels added
@@ -71,15 +72,23 @@ def draw_prediction(
         boxes: (K, 4) xyxy of the prompts, original px.
         truth_rles: K compressed COCO RLE dicts of size (H, W).
         pred_rles: K compressed COCO RLE dicts of size (H, W).
+        points: (K, 2) (x, y) of the prompts, original px, indices of pixels: drawn instead of the
+            boxes.
 
     Returns:
         (H', W', 3) uint8 RGB.
     """
     scale = _panel_scale(image, PANEL_HEIGHT, PANEL_MAX_WIDTH)
     colors = [_object_color(index) for index in range(len(truth_rles))]
-    count = '1 prompt box' if len(boxes) == 1 else f'{len(boxes)} prompt boxes'
+    panel = _fit(image, scale)
+    if points is None:
+        _draw_boxes(panel, boxes, colors, scale)
+        count = '1 prompt box' if len(boxes) == 1 else f'{len(boxes)} prompt boxes'
+    else:
+        _draw_points(panel, points, colors, scale)
+        count = '1 prompt point' if len(points) == 1 else f'{len(points)} prompt points'
     cells = [
-        _titled(_draw_boxes(_fit(image, scale), boxes, colors, scale), [(count, INK)]),
+        _titled(panel, [(count, INK)]),
         _titled(_masks_panel(image, truth_rles, colors, scale), [('truth', INK)]),
         _titled(
             _masks_panel(image, pred_rles, colors, scale),
@@ -176,8 +185,8 @@ def draw_sample(inputs: Tensor, data_sample: SAMDataSample) -> Image:
         cells = rough.repeat(4, axis=1).repeat(4, axis=2)[:, : size[0], : size[1]]
         panel = _masks_panel(image, encode_masks(cells), [colors[i] for i in masked], scale)
     _draw_boxes(panel, prompts.boxes.numpy()[boxed], [colors[i] for i in boxed], scale)
-    for index in clicked:
-        _draw_dot(panel, prompts.points.numpy()[index, 0], colors[index], scale)
+    if len(clicked):
+        _draw_points(panel, prompts.points.numpy()[clicked, 0], [colors[i] for i in clicked], scale)
     counts = [(len(boxed), 'boxes'), (len(clicked), 'points'), (len(masked), 'masks')]
     words = ', '.join(f'{name}: {count}' for count, name in counts if count)
     return _in_rows(
@@ -372,12 +381,15 @@ def _draw_outline(panel: Image, points: Outline, color: Color, thickness: int) -
     cv2.polylines(panel, [fixed_point], True, color, thickness, cv2.LINE_AA, LINE_SHIFT)
 
 
-def _draw_dot(panel: Image, point: NDArray[np.floating], color: Color, scale: _Scale) -> None:
-    """A dot with a white rim, its centre on that of the pixel ``point`` (x, y)."""
-    centre = (point.astype(float) + 0.5) * scale.zoom * scale.shrink - 0.5
-    x, y = (int(value) for value in np.rint(centre * 2**LINE_SHIFT))
-    for radius, fill in ((DOT_RADIUS + 2, PAPER), (DOT_RADIUS, color)):
-        cv2.circle(panel, (x, y), radius << LINE_SHIFT, fill, -1, cv2.LINE_AA, LINE_SHIFT)
+def _draw_points(
+    panel: Image, points: NDArray[np.floating], colors: Sequence[Color], scale: _Scale
+) -> None:
+    """Dots with a white rim, their centres on those of the pixels ``points`` (x, y)."""
+    centres = (points.astype(float) + 0.5) * scale.zoom * scale.shrink - 0.5
+    for centre, color in zip(centres, colors, strict=True):
+        x, y = (int(value) for value in np.rint(centre * 2**LINE_SHIFT))
+        for radius, fill in ((DOT_RADIUS + 2, PAPER), (DOT_RADIUS, color)):
+            cv2.circle(panel, (x, y), radius << LINE_SHIFT, fill, -1, cv2.LINE_AA, LINE_SHIFT)
 
 
 def _titled(panel: Image, words: list[tuple[str, Color]]) -> Image:

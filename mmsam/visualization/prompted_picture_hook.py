@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmsam.errors import ConfigError
-from mmsam.geometry import scale_boxes
+from mmsam.geometry import scale_boxes, scale_points
 from mmsam.registry import HOOKS
 from mmsam.rgb_image import ImageReading
 from mmsam.structures import SAMDataSample
@@ -105,12 +105,15 @@ def _write_picture(data_sample: SAMDataSample, folder: Path, place: int) -> None
         )
     reading = data_sample.get('image_reading', ImageReading())
     image = read_original(data_sample.img_path, data_sample.ori_shape, reading)
-    boxes = scale_boxes(data_sample.prompts.boxes, data_sample.img_shape, data_sample.ori_shape)
+    sizes = data_sample.img_shape, data_sample.ori_shape
+    boxes = scale_boxes(data_sample.prompts.boxes, *sizes)
+    points = data_sample.pred_instances.get('prompt_points')
     picture = draw_prediction(
         image,
         boxes.cpu().numpy(),
         data_sample.gt_instances.rles,
         data_sample.pred_instances.rles,
+        None if points is None else scale_points(points, *sizes).cpu().numpy(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(folder / f'{place:04d}_{Path(data_sample.img_path).stem}.png')

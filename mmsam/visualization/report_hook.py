@@ -1,6 +1,7 @@
 """Keeps the report of a training up to date while it runs."""
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -30,7 +31,7 @@ from mmsam.visualization.prediction_files import (
     write_predictions,
     write_truth,
 )
-from mmsam.visualization.report import write_report
+from mmsam.visualization.report import REPORT_FILE, write_report
 from mmsam.visualization.report.run_record import PREDICTIONS_FOLDER, START_FILE, Start
 
 
@@ -47,7 +48,7 @@ class ReportHook(Hook):
     - ``TIMESTAMP/start.json``: command, seed and versions of each start, and how far it came.
 
     Scores of single images come from ``ZeroShotHook``, which has to stand before it. What cannot be
-    written is announced as an error, and the run goes on.
+    made or written is announced as an error, and costs a training nothing else.
     """
 
     priority = 'LOWEST'
@@ -106,11 +107,17 @@ def _keep(records: Sequence[ImageRecord], runner: Runner) -> None:
 
 @contextmanager
 def _announced(runner: Runner) -> Iterator[None]:
-    """Log a file that cannot be written instead of ending the run."""
+    """Log what goes wrong with the report instead of ending the run."""
     try:
         yield
     except StorageError as error:
-        runner.logger.error(f'{error} The run goes on, the next validation tries again.')
+        runner.logger.error(f'{error} The training itself is not affected.')
+    except Exception as error:  # a mistake of the report's own: it is not worth a training
+        path = Path(runner.work_dir) / REPORT_FILE
+        runner.logger.exception(
+            f'{path} could not be written ({type(error).__name__}: {error}); the training itself '
+            'is not affected.'
+        )
 
 
 def _metainfo(runner: Runner) -> dict[str, Any]:
@@ -119,10 +126,11 @@ def _metainfo(runner: Runner) -> dict[str, Any]:
 
 def _write_start(runner: Runner) -> None:
     """How this start of the run was made, and how far the run is."""
+    command = os.environ.get('MMSAM_COMMAND')  # of the launch script that was called
     start = Start(
         runner.timestamp,
         config=runner.cfg.filename,
-        command=shlex.join(['python', *sys.argv]),
+        command=command.strip() if command else shlex.join(['python', *sys.argv]),
         seed=runner.seed,
         processes=runner.world_size,
         max_iterations=runner.max_iters,

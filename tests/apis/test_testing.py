@@ -43,6 +43,13 @@ def test_a_model_without_prompts(option):
         applied(config('EncoderDecoder'), *option)
 
 
+def test_a_config_without_a_model():
+    without = config()
+    without.pop('model')
+    with pytest.raises(ConfigError, match='--clicks: expected a SAMSegmentor as model, got None.'):
+        applied(without, '--clicks', '3')
+
+
 def test_boxes_of_a_detector():
     found = applied(config(), '--boxes', 'results.json')
     assert found.test_dataloader.dataset == dict(

@@ -1,5 +1,7 @@
+import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,30 +35,36 @@ def resolved_of(command: list[str]) -> Path:
 
 def test_two_processes_on_this_machine(config, tmp_path, monkeypatch):
     """The command that replaces launch.py is caught, which spares its imports, and runs."""
-    commands = []
-    monkeypatch.setattr(os, 'execv', lambda program, command: commands.append(command))
+    starts = []
+    monkeypatch.setattr(os, 'execve', lambda program, *start: starts.append(start))
     run_here(
         launch, config, '--num-gpus', 2, '--no-validate', '--work-dir', "it's here", *TWO_STEPS,
         'train_dataloader.batch_size=1',
     )  # fmt: skip
     folder = tmp_path / "it's here"
-    (command,) = commands
+    ((command, variables),) = starts
     written = resolved_of(command).read_bytes()
     assert not (folder / 'config_resolved.py').exists()
     done = subprocess.run(
-        command, env=environment(CUDA_VISIBLE_DEVICES=''), capture_output=True, text=True
+        command,
+        env={**variables, **environment(CUDA_VISIBLE_DEVICES='')},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     saved = torch.load(folder / 'iter_2.pth', weights_only=True)
     assert (saved['meta']['world_size'], saved['meta']['batch_size']) == (2, 1)
     assert (folder / 'config_resolved.py').read_bytes() == written  # by the run, what it used
     assert saved['meta']['cfg'] == written.decode()
+    (record,) = folder.glob('*/start.json')  # for report.html: what the user typed
+    typed = f'python {launch.__file__} {config} --num-gpus 2 --no-validate --work-dir'
+    assert json.loads(record.read_text())['command'].startswith(typed)
 
 
 def test_both_configs(config, tmp_path, monkeypatch):
     """A later start in the same folder leaves those of an earlier one alone."""
     commands = []
-    monkeypatch.setattr(os, 'execv', lambda program, command: commands.append(command))
+    monkeypatch.setattr(os, 'execve', lambda program, command, _: commands.append(command))
     run_here(launch, config, '--num-gpus', 3, '--seed', 5, '--work-dir', 'here', *TWO_STEPS)
     run_here(launch, config, '--seed', 6, '--work-dir', 'here', '--auto-resume')
     first, second = map(resolved_of, commands)
@@ -78,7 +86,7 @@ def test_both_configs(config, tmp_path, monkeypatch):
 
 
 def test_the_experiment_and_its_folder_have_the_configs_name(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, 'execv', lambda program, command: None)
+    monkeypatch.setattr(os, 'execve', lambda program, command, variables: None)
     monkeypatch.setattr(sys, 'argv', ['launch.py', str(config)])
     launch.main(launch.parse_args())
     (resolved,) = (tmp_path / 'work_dirs' / 'tiny').glob('launches/*/config_resolved.py')
@@ -107,7 +115,7 @@ def test_the_experiment_and_its_folder_have_the_configs_name(config, tmp_path, m
     ],
 )
 def test_refused_before_anything_starts(config, tmp_path, capsys, monkeypatch, args, code, words):
-    monkeypatch.setattr(os, 'execv', lambda *_: pytest.fail('it was launched'))
+    monkeypatch.setattr(os, 'execve', lambda *_: pytest.fail('it was launched'))
     monkeypatch.setattr(os, '_exit', sys.exit)  # with --launcher it would end this process
     monkeypatch.setattr(launch, 'submit', launch.save_configs)
     found, line = refused(capsys, launch, config, *args, '--work-dir', 'run')
@@ -165,6 +173,10 @@ def test_a_job(config, slurm, tmp_path, capsys):
     }  # fmt: skip
     lines = slurm.read_text().splitlines()
     assert 'export SUBMITIT_PREEMPT_SIGNAL=USR1' in lines
+    (command,) = (line for line in lines if line.startswith('export MMSAM_COMMAND='))
+    (_, value) = shlex.split(command)
+    typed = ['python', launch.__file__, str(config), '--num-gpus', '2', '--num-nodes', '3']
+    assert shlex.split(value.partition('=')[2])[:7] == typed
     srun = next(line for line in lines if line.startswith('srun '))
     assert '--kill-on-bad-exit=1' in srun and '--cpus-per-task=4' in srun
     assert f'{ROOT}/tools/submitit_task.py -u -m submitit.core._submit {tmp_path}/run/' in srun

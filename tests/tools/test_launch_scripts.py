@@ -1,6 +1,7 @@
 """The shell scripts: what they start, and whole runs of two processes."""
 
 import contextlib
+import shlex
 import socket
 import subprocess
 import sys
@@ -27,10 +28,12 @@ from tools import train
 
 
 TORCHRUN = """
-import pathlib
+import os, pathlib
 
 def parse_args(arguments):
-    pathlib.Path({arguments!r}).write_text('\\n'.join(arguments) + '\\n')
+    note = pathlib.Path({arguments!r})
+    note.write_text('\\n'.join(arguments) + '\\n')
+    note.with_name('command').write_text(os.environ.get('MMSAM_COMMAND', ''))
 
 def run(args):
     pass
@@ -39,12 +42,17 @@ def run(args):
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """Stands in for Slurm and torchrun: notes its arguments, one a line, and srun MASTER_PORT."""
+    """Stands in for Slurm and torchrun: notes its arguments, one a line, and MMSAM_COMMAND.
+
+    srun also notes MASTER_PORT.
+    """
     folder = tmp_path / 'bin'
     folder.mkdir()
     note = tmp_path / 'arguments'
     (folder / 'srun').write_text(
-        f'#!/bin/bash\nprintf "%s\\n" "$@" > "{note}"\nprintf %s "$MASTER_PORT" > "{tmp_path}/port"'
+        f'#!/bin/bash\nprintf "%s\\n" "$@" > "{note}"\n'
+        f'printf %s "$MASTER_PORT" > "{tmp_path}/port"\n'
+        f'printf %s "$MMSAM_COMMAND" > "{tmp_path}/command"'
     )
     # a torch that has nothing but torchrun
     (folder / 'python').write_text(
@@ -112,6 +120,17 @@ def test_dist_train(stand_in):
         '--master_addr=127.0.0.1',
         str(ROOT / 'tools' / 'train.py'), 'my config.py', *ODD, '--launcher', 'pytorch',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('tool', 'args', 'variables'),
+    [('dist_train.sh', ['my config.py', '4'], []),
+     ('slurm_train.sh', ['p', 'j', 'my config.py', 'work dir'], ['GPUS=2'])],
+)  # fmt: skip
+def test_what_the_user_typed_goes_with_it(stand_in, tool, args, variables):
+    launch(stand_in, tool, *args, *ODD, **dict(pair.split('=') for pair in variables))
+    command = (stand_in.parent / 'command').read_text()
+    assert shlex.split(command) == [*variables, str(ROOT / 'tools' / tool), *args, *ODD]
 
 
 def test_dist_test(stand_in):

@@ -239,6 +239,7 @@ def compared(trained, official, tmp_path_factory):
     run_here(
         test, config, work_dir / 'iter_3.pth', '--zero-shot', official,
         '--work-dir', folder / 'both', '--show-dir', folder / 'pictures',
+        '--out', folder / 'predictions.json',
     )  # fmt: skip
     return folder
 
@@ -263,6 +264,11 @@ def test_gains_are_the_difference_of_two_tests(compared, tested):
         'mIoU', f'{stock["box_fill_mIoU"]:.4f}', f'{stock["mIoU"]:.4f}', f'{tuned["mIoU"]:.4f}',
         f'{tuned["mIoU"] - stock["mIoU"]:+.4f}',
     ]  # fmt: skip
+
+
+def test_the_predictions_are_those_of_the_tuned_weights(compared, tested):
+    tuned = (tested / 'out' / 'predictions.json').read_text()
+    assert (compared / 'predictions.json').read_text() == tuned
 
 
 def test_regressions_are_listed_and_drawn(compared):

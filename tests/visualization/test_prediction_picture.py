@@ -55,6 +55,21 @@ def test_the_box_line_runs_along_the_pixels_inside_the_box(shifted):
     assert column[:98].sum() == 0 and column[104:196].sum() == 0 and column[202:].sum() == 0
 
 
+def test_points_are_drawn_instead_of_the_boxes(monkeypatch):
+    """On pixel (30, 40), which becomes 150 to 154, 200 to 204."""
+    words = []
+    put_text = cv2.putText
+    monkeypatch.setattr(cv2, 'putText', lambda *args: (words.append(args[1]), put_text(*args)))
+    size = (100, 80)
+    rle = rectangle(size, 10, 20, 50, 60)
+    boxes, points = np.array([[10, 20, 50, 60]], np.float32), np.array([[30, 40]], np.float32)
+    picture = draw_prediction(np.zeros((*size, 3), np.uint8), boxes, [rle], [rle], points)
+    drawn = np.argwhere(panel(picture, BOXES, (500, 400)).any(axis=2))
+    assert np.abs(drawn.mean(axis=0) - (202, 152)).max() < 0.1
+    assert np.ptp(drawn, axis=0).max() < 20
+    assert words[0] == '1 prompt point'
+
+
 def test_masks_lie_where_they_belong_and_keep_their_colour(shifted):
     truth = panel(shifted, TRUTH, (500, 400))
     prediction = panel(shifted, PREDICTION, (500, 400))

@@ -130,6 +130,24 @@ def test_validations_before_and_in_training_draw_the_first_images(tmp_path):
         assert (np.array(picture) == expected).all()
 
 
+def test_points_that_the_model_was_given_are_drawn(tmp_path):
+    (sample,) = Toy()(None, [Pages(tmp_path, 1)[0]['data_samples']], 'predict')
+    sample.pred_instances.prompt_points = torch.tensor([[24.0, 40.0]])
+    hook = PromptedPictureHook(show_dir=str(tmp_path / 'shown'))
+    hook.after_test_iter(
+        make_runner(tmp_path / 'r', Pages(tmp_path / 'p', 1), []), 0, None, [sample]
+    )
+    expected = draw_prediction(
+        np.zeros((*SIZE, 3), np.uint8),
+        np.zeros((1, 4)),
+        [rectangle(5, 10, 20, 30)],
+        [rectangle(5, 10, 15, 30)],
+        np.array([[11.75, 19.75]]),  # from 80 x 60 back to 40 x 30
+    )
+    with Image.open(tmp_path / 'shown' / '0000_page.png') as picture:
+        assert (np.array(picture) == expected).all()
+
+
 def test_a_test_draws_all_images_into_show_dir_twice_the_same(tmp_path):
     pages = Pages(tmp_path, 3)
     hook = PromptedPictureHook(max_pictures=None, show_dir=str(tmp_path / 'shown'))

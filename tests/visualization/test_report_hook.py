@@ -77,6 +77,13 @@ def test_it_says_how_to_repeat_the_run(work_dir):
     assert (content['seed'], content['iterations'], content['resumed']) == (0, 2, False)
 
 
+def test_the_command_of_a_launch_script_goes_before_that_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setenv('MMSAM_COMMAND', 'GPUS=2 ./slurm_train.sh p j c.py ')
+    train_toy(tmp_path, ReportHook())
+    (start,) = tmp_path.glob('*/start.json')
+    assert json.loads(start.read_text())['command'] == 'GPUS=2 ./slurm_train.sh p j c.py'
+
+
 def test_every_validation_image_is_shown_with_its_predictions(work_dir):
     images = read_predictions(work_dir / 'predictions')
     assert [len(image.truth) for image in images.values()] == list(VAL_COUNTS)
@@ -136,4 +143,17 @@ def test_what_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch, capf
     monkeypatch.setattr('mmsam.visualization.report.page.write_text_atomically', fail)
     train_toy(tmp_path, ReportHook())
     assert (tmp_path / 'last_checkpoint').exists()
-    assert 'report.html cannot be written: no room. The run goes on' in capfd.readouterr().out
+    assert (
+        'report.html cannot be written: no room. The training itself is not affected.'
+        in capfd.readouterr().out
+    )
+
+
+def test_a_mistake_of_the_report_does_not_end_the_run_and_is_seen(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(report_hook, 'write_report', lambda folder: 1 / 0)
+    train_toy(tmp_path, ReportHook())
+    assert (tmp_path / 'last_checkpoint').exists()
+    words = f'{tmp_path / "report.html"} could not be written (ZeroDivisionError: division by zero)'
+    logged = capfd.readouterr().out
+    assert words in logged
+    assert 'Traceback' in logged and 'lambda folder: 1 / 0' in logged

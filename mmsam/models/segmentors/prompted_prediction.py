@@ -99,10 +99,11 @@ def predict_image(
                 f'{sample.img_path}: clicks need the objects of the boxes, got {len(boxes)} boxes '
                 f'and {len(sample.gt_instances)} objects.'
             )
-        clicked, qualities = _predict_clicks(model, image_embedding, sample, num_clicks)
+        clicked, qualities, points = _predict_clicks(model, image_embedding, sample, num_clicks)
     if prompts.prompt == 'point':
         found.rles = [rles[0] for rles in clicked]
         found.iou_predictions = qualities[:, 0]
+        found.prompt_points = points
     else:
         found.rles, found.iou_predictions = _predict_boxes(model, image_embedding, sample, boxes)
     if prompts.num_clicks:
@@ -157,10 +158,11 @@ def _predict_boxes(
 
 def _predict_clicks(
     model: SAMSegmentor, image_embedding: Tensor, sample: SAMDataSample, num_clicks: int
-) -> tuple[list[list[RLE]], Tensor]:
-    """Masks after each click, K lists of N, and IoU predictions (K, N)."""
+) -> tuple[list[list[RLE]], Tensor, Tensor]:
+    """Masks after each click, K lists of N, IoU predictions (K, N) and the first clicks (K, 2)."""
     results: list[list[RLE]] = []
     qualities = [torch.zeros(0, num_clicks)]
+    first_points = [torch.zeros(0, 2)]
     device = image_embedding.device
     height, width = sample.img_shape
     truth_rles = sample.gt_instances.rles
@@ -169,6 +171,7 @@ def _predict_clicks(
         clicks = [centre_click(truth) for truth in truths]
         points = torch.tensor([[click[:2]] for click in clicks], dtype=torch.float32, device=device)
         index = torch.zeros(len(truths), dtype=torch.int64, device=device)
+        first_points.append(points[:, 0].cpu())
         prompts = PromptBatch.of_points(points, index)
         by_click, quality_by_click = [], []
         for number in range(1, num_clicks + 1):
@@ -185,4 +188,4 @@ def _predict_clicks(
                 prompts = prompts.with_masks(logits)
         results += [list(rles) for rles in zip(*by_click, strict=True)]
         qualities.append(torch.cat(quality_by_click, dim=1))
-    return results, torch.cat(qualities)
+    return results, torch.cat(qualities), torch.cat(first_points)

@@ -338,7 +338,10 @@ def _start(start: Start) -> str:
         ('processes', str(start.processes)),
         ('versions', versions),
     ]
-    return f'<pre>{escape(start.command)}</pre>{_facts(facts)}'
+    note = ''
+    if ' --launcher' in start.command:
+        note = _note('With this each process was started; what the user typed is not recorded.')
+    return f'<pre>{escape(start.command)}</pre>{note}{_facts(facts)}'
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:

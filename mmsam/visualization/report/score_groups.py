@@ -57,10 +57,14 @@ _GROUPS = (
     ),
 )
 _NEAR_ZERO = re.compile(r'IoU_bias')
+_OF_MMSEG = re.compile(r'(.+/)?(aAcc|m(IoU|Acc|Dice|Fscore|Precision|Recall))')
 
 
 def score_groups(rows: Sequence[ScoreRow]) -> list[ScoreGroup]:
-    """The rows by group, without empty groups; first those that belong to no other."""
+    """The rows by group, without empty groups; first those that belong to no other.
+
+    Scores from 0 to 100 have a group of their own: beside them, those up to 1 would look flat.
+    """
     left = list(rows)
     groups = []
     for title, explanation, names, drawn, axis in _GROUPS:
@@ -71,8 +75,24 @@ def score_groups(rows: Sequence[ScoreRow]) -> list[ScoreGroup]:
         found.sort(key=lambda row: scores.index(row.name.partition('_')[0]))
         curves = [row.name for row in found if re.fullmatch(drawn, row.name)]
         groups.append(ScoreGroup(title, explanation, found, curves, axis))
-    groups.insert(0, ScoreGroup('Scores', '', left, [row.name for row in left]))
+    percentages = [row for row in left if _is_percentage(row)]
+    left = [row for row in left if row not in percentages]
+    groups[:0] = [
+        ScoreGroup('Scores', '', left, [row.name for row in left]),
+        ScoreGroup(
+            'Scores in percent',
+            "Those of mmseg's metric.",
+            percentages,
+            [row.name for row in percentages],
+        ),
+    ]
     return [group for group in groups if group.rows]
+
+
+def _is_percentage(row: ScoreRow) -> bool:
+    """Whether a score is one of mmseg's ``IoUMetric``, which shares names with scores up to 1."""
+    is_large = max(row.before or 0, row.after or 0) > 1
+    return is_large and _OF_MMSEG.fullmatch(row.name) is not None
 
 
 def is_better(row: ScoreRow) -> bool | None:

@@ -1,6 +1,8 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub, MMLogger
 from reference_sam import build_reference_sam
 from tiny_sam import TINY_ARCH, build_segmentor
@@ -8,12 +10,14 @@ from tiny_sam import TINY_ARCH, build_segmentor
 from mmsam.engine.hooks import StockWeightsHook
 
 
-def run_hook(model, work_dir, best=None, averages=None):
+def run_hook(model, work_dir, best=None, averages=None, scores='sam/mIoU', key='best_ckpt'):
     """``after_train`` of a finished run.
 
     Args:
         best: the file of its best checkpoint, if any.
         averages: weights that EMAHook puts into whatever is saved, if it is there.
+        scores: ``save_best`` of its checkpoint hook.
+        key: under which that notes ``best``.
     """
 
     def before_save_checkpoint(name, checkpoint):
@@ -22,7 +26,7 @@ def run_hook(model, work_dir, best=None, averages=None):
 
     hub = MessageHub.get_instance(work_dir.name)
     if best is not None:
-        hub.update_info('best_ckpt', str(best))
+        hub.update_info(key, str(best))
     logger = MMLogger.get_current_instance()
     StockWeightsHook().after_train(
         SimpleNamespace(
@@ -31,6 +35,7 @@ def run_hook(model, work_dir, best=None, averages=None):
             work_dir=str(work_dir),
             logger=logger,
             call_hook=before_save_checkpoint,
+            hooks=[CheckpointHook(), CheckpointHook(save_best=scores, rule='greater')],
         )  # fmt: skip
     )
     return {path.name for path in work_dir.glob('sam_*.pth')}
@@ -58,6 +63,19 @@ def test_best_weights_go_first(tmp_path):
     path.unlink()  # a best checkpoint that somebody moved away
     run_hook(last, tmp_path, best=path)
     assert_opens_in_reference(tmp_path / 'sam_tuned.pth', last.state_dict())
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_the_first_of_several_scores_decides(tmp_path, first):
+    """mmengine keeps a best checkpoint of each score, under a name of its own."""
+    best, last = build_segmentor(), build_segmentor()
+    path = tmp_path / 'best_iter_3.pth'
+    torch.save({'state_dict': best.state_dict(), 'meta': {}}, path)
+    scores = ['sam/mIoU', 'sam/mDice']
+    key = 'best_ckpt_sam/mIoU' if first else 'best_ckpt_sam/mDice'
+    run_hook(last, tmp_path, best=path, scores=scores, key=key)
+    expected = best if first else last
+    assert_opens_in_reference(tmp_path / 'sam_tuned.pth', expected.state_dict())
 
 
 def test_averages_where_the_run_has_them(tmp_path):

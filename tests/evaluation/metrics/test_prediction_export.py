@@ -75,6 +75,14 @@ def test_entries_by_hand(tmp_path, samples):
     assert entries[0]['segmentation']['size'] == [20, 30]
 
 
+def test_points_that_were_given_instead_of_the_boxes(tmp_path, samples):
+    points = torch.tensor([[10.0, 8.0], [41.0, 19.0]])  # of an input twice as large
+    samples[0].pred_instances.prompt_points = points
+    _, entries = export(tmp_path / 'predictions.json', samples)
+    assert [entry.get('prompt_point') for entry in entries] == [[4.75, 3.75], [20.25, 9.25], None]
+    assert ['prompt_box' in entry for entry in entries] == [False, False, True]
+
+
 def test_category_ids_of_the_data_set_are_used(tmp_path, samples):
     _, entries = export(tmp_path / 'predictions.json', samples, category_ids=(3, 11))
     assert [entry['category_id'] for entry in entries] == [3, 11, 11]

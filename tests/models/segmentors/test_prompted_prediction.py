@@ -110,6 +110,7 @@ def test_clicks_follow_the_error():
     torch.testing.assert_close(found.click_iou_predictions, torch.tensor([[0.1, 0.2, 0.3]] * 2))
     # the boxes themselves come last
     assert script.prompts[3].kinds is None
+    assert 'prompt_points' not in found
 
 
 def test_an_added_part_gets_a_background_click():
@@ -127,6 +128,7 @@ def test_points_as_the_prompt():
     assert 'click_rles' not in sample.pred_instances
     assert script.prompts[0].is_ambiguous().all()
     torch.testing.assert_close(sample.pred_instances.iou_predictions, torch.tensor([0.1, 0.1]))
+    assert torch.equal(sample.pred_instances.prompt_points, script.prompts[0].points[:, 0])
 
 
 def test_boxes_with_noise():
@@ -147,7 +149,7 @@ def test_boxes_with_noise():
 
 
 def test_an_image_without_objects():
-    model = build_segmentor(test_cfg=dict(num_clicks=2, box_noise=(0.1,)))
+    model = build_segmentor(test_cfg=dict(prompt='point', num_clicks=2, box_noise=(0.1,)))
     sample = make_sample(INPUT, [])
     sample.prompts.seeds = torch.zeros(0, dtype=torch.int64)
     del sample.gt_instances.masks
@@ -156,7 +158,7 @@ def test_an_image_without_objects():
         (sample,) = model(torch.zeros(1, 3, 128, 128), [sample], mode='predict')
     found = sample.pred_instances
     assert found.rles == found.click_rles == found.noise_rles == []
-    assert found.click_iou_predictions.shape == (0, 2)
+    assert found.click_iou_predictions.shape == found.prompt_points.shape == (0, 2)
 
 
 def test_clicks_need_the_objects_of_the_boxes():

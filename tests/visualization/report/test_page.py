@@ -78,6 +78,15 @@ def test_scores_curves_and_pictures_of_a_stopped_run(tmp_path):
     assert 'train.py "x & y"' in page.texts
 
 
+@pytest.mark.parametrize('launcher', ['', ' --launcher pytorch'])
+def test_a_command_of_a_launcher_is_told_apart_from_the_users(tmp_path, launcher):
+    start = Start('20260102_030405', command=f'python train.py c.py{launcher}')
+    texts = HtmlPage(report_page(record(tmp_path, starts=[start]))).texts
+    assert start.command in texts
+    note = 'With this each process was started; what the user typed is not recorded.'
+    assert (note in texts) == bool(launcher)
+
+
 def test_clicks_and_noise_are_drawn_over_their_numbers(tmp_path):
     names = ('mIoU', 'mIoU_noise5', 'mIoU_noise10', 'mIoU_click1', 'mIoU_click3')
     results = Results(
@@ -135,6 +144,7 @@ def test_a_model_without_prompts_has_its_curves_and_scores(tmp_path):
     run = record(tmp_path, results=None, images={}, validation=validation, training=training)
     page = HtmlPage(report_page(run))
     assert page.rows['mIoU'] == ['-', '60.0000', '-']
+    assert 'Validation: Scores in percent' in page.texts
     assert 'decode.loss_ce' in page.texts
     assert 'The weights before the training were not validated.' in page.text
 

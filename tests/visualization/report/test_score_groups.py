@@ -43,6 +43,20 @@ def test_groups_by_the_names_of_the_metric():
     assert [group.axis for group in groups] == [None, None, None, None, NOISE_AXIS, 'clicks']
 
 
+def test_percentages_are_apart_from_scores_up_to_1():
+    scores = [
+        ScoreRow('sam/mIoU', 0.7, 0.0, 1.0),
+        ScoreRow('semantic/mIoU', None, 0.4, 53.0),  # below 1 before, and still a percentage
+        ScoreRow('aAcc', None, None, 90.0),
+        ScoreRow('mDice', None, 0.5, 0.6),
+        ScoreRow('loss', None, 4.0, 2.0),
+    ]
+    assert {group.title: group.drawn for group in score_groups(scores)} == {
+        'Scores': ['sam/mIoU', 'mDice', 'loss'],
+        'Scores in percent': ['semantic/mIoU', 'aAcc'],
+    }
+
+
 @pytest.mark.parametrize(
     ('name', 'before', 'after', 'expected'),
     [
