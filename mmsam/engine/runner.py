@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_distributed, is_main_process, master_only
 from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
@@ -62,6 +63,20 @@ class SAMRunner(Runner):
 
     resumed_random_state: RandomState | None = None
     """Of this rank, for ``SAMCheckpointHook`` to set before the first resumed iteration."""
+
+    @classmethod
+    def from_cfg(cls, cfg: dict | Config) -> 'SAMRunner':
+        """As mmengine's.
+
+        Raises:
+            ConfigError: there is no model.
+        """
+        if cfg.get('model') is None:
+            raise ConfigError(
+                'model: expected the config of a model, such as a file of configs/_base_/models '
+                'has, got none.'
+            )
+        return super().from_cfg(cfg)
 
     @staticmethod
     def build_dataloader(

@@ -15,7 +15,7 @@ from torch import nn
 from two_ranks import fork_two_ranks
 
 from mmsam.engine import SAMRunner
-from mmsam.errors import CheckpointError
+from mmsam.errors import CheckpointError, ConfigError
 from mmsam.registry import MODELS, RUNNERS
 from mmsam.training_checkpoint import save_training_checkpoint
 
@@ -42,6 +42,12 @@ def make_runner(model: dict | nn.Module, folder: Path, name: str, **options) -> 
         log_level='ERROR',
         **options,
     )
+
+
+@pytest.mark.parametrize('config', [dict(work_dir='runs'), dict(work_dir='runs', model=None)])
+def test_a_config_without_a_model(config):
+    with pytest.raises(ConfigError, match=r'^model: expected .*, got none\.$'):
+        SAMRunner.from_cfg(config)
 
 
 @pytest.fixture(scope='module')
