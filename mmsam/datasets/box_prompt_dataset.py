@@ -24,6 +24,7 @@ from .detected_boxes import read_detected_boxes
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.problems import one_record, remark
 from .readers.rle import boxes_of_rles
+from .readers.segmentations import Dropped
 from .samplers import EpochIndex
 from .splits import build_split
 from .tiling import build_tiling, tile_samples
@@ -131,6 +132,7 @@ class BoxPromptDataset(BaseDataset):
         self.boxes_from = boxes_from
         self.prompt_boxes = prompt_boxes
         self.seed = seed
+        self._told: set[str] = set()  # what was left out of a file, once it is logged
         super().__init__(
             metainfo=metainfo,
             data_root=data_root,
@@ -160,10 +162,13 @@ class BoxPromptDataset(BaseDataset):
         has_tile_samples = self.tiling is not None and not self.test_mode
         must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         empty = []
+        left_out: Dropped = {}
         for image in images:
             with one_record():
                 if image.objects is None and must_read:
                     image.objects = self.reader.read_objects(image)
+                    for what, names in image.objects.left_out.items():
+                        left_out.setdefault(what, []).extend(names)
                 if image.objects is None:
                     data_list.append({'annotated_image': image, 'img_path': image.img_path})
                 elif image.objects.rles or self.empty_images == 'keep':
@@ -171,6 +176,8 @@ class BoxPromptDataset(BaseDataset):
                     data_list += self._tile_samples(info) if has_tile_samples else [info]
                 else:
                     empty.append(image.img_path)
+        if left_out:
+            remark(os.path.dirname(images[0].ann_path), left_out)
         remark(str(img_dir), {'images without an object left out': empty})
         if self.prompt_boxes is not None:
             self._prompt_with_detected(data_list)
@@ -234,7 +241,9 @@ class BoxPromptDataset(BaseDataset):
         info = super().get_data_info(idx)
         image = info.pop('annotated_image', None)
         if image is not None:
-            info.update(self._annotation(image, self.reader.read_objects(image)))
+            objects = self.reader.read_objects(image)
+            remark(os.path.dirname(image.ann_path), objects.left_out, self._told)
+            info.update(self._annotation(image, objects))
         return info
 
     def image_paths(self) -> Iterator[str]:
