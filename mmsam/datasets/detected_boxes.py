@@ -1,11 +1,10 @@
 """Boxes of a detector, from the JSON file of results that COCO's tools write and read."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from mmsam.errors import DataError
 from mmsam.geometry import Size
 
 from .readers import first_few
+from .readers.json_file import read_json
 
 
 @dataclass
@@ -63,22 +63,13 @@ def read_detected_boxes(
 
 
 def _read_list(path: Path) -> list:
-    try:
-        content = json.loads(path.read_text('utf-8-sig'), parse_constant=_refuse)
-    except OSError as error:
-        raise DataError(f'Cannot read the boxes {path}: {error.strerror}.') from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f'{path} is not valid JSON: {error}.') from error
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(
             f'{path} is no file of COCO results: expected a list of objects with image_id, '
             f'category_id, bbox and score, got {type(content).__name__}.'
         )
     return content
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f'it has {constant}, expected a number')
 
 
 def _known(entry: dict, key: str, known: Mapping, where: str) -> int | str:

@@ -1,4 +1,4 @@
-"""Reads annotation files of JSON."""
+"""Reads JSON files."""
 
 import json
 from collections.abc import Iterator
@@ -11,12 +11,13 @@ from .formats import check_format
 from .problems import one_record
 
 
-def read_json(path: Path, reader: str) -> Any:
+def read_json(path: Path, reader: str | None = None) -> Any:
     """The content of a JSON file.
 
     Args:
         path: the file; UTF-8, with or without a byte order mark.
-        reader: the ``type`` of the reader that asks, for whose format the file was taken.
+        reader: the ``type`` of the reader that asks, for whose format the file was taken; None if
+            it is no annotation.
 
     Raises:
         DataError: no such file, or no JSON, which knows neither NaN nor infinite numbers.
@@ -29,14 +30,13 @@ def read_json(path: Path, reader: str) -> Any:
 
     try:
         content = json.loads(path.read_text('utf-8-sig'), parse_constant=remember)
-    except OSError as error:
-        check_format(path, reader)
-        raise DataError(
-            f'Cannot read annotation file {path}: {error.strerror}; '
-            "check data_root and the reader's options, or run the converter that makes it."
-        ) from error
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
-        check_format(path, reader)
+    except (OSError, ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
+        hint = ''
+        if reader is not None:
+            check_format(path, reader)
+            hint = "; check data_root and the reader's options, or run the converter that makes it"
+        if isinstance(error, OSError):
+            raise DataError(f'Cannot read {path}: {error.strerror}{hint}.') from error
         raise DataError(f'{path} is not valid JSON: {error}.') from error
     with one_record():
         if constants:

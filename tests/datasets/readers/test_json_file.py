@@ -50,5 +50,5 @@ def test_a_byte_order_mark_is_passed_over(tmp_path, form):
 def test_a_missing_file(tmp_path, form):
     options = scenes.options(tmp_path, form)
     (tmp_path / FILES[form]).unlink()
-    with pytest.raises(DataError, match=f'Cannot read annotation file .*{FILES[form]}'):
+    with pytest.raises(DataError, match=f'Cannot read .*{FILES[form]}'):
         BoxPromptDataset(**options)
