@@ -1,6 +1,5 @@
 """Boxes of a detector, from the JSON file of results that COCO's tools write and read."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from mmsam.errors import DataError
 from mmsam.geometry import Size
 
 from .readers import first_few
-from .readers.json_file import read_json
+from .readers.json_file import is_number, read_json
 
 
 @dataclass
@@ -56,7 +55,7 @@ def read_detected_boxes(
         image_id = _known(entry, 'image_id', sizes, where)
         label = labels[_known(entry, 'category_id', labels, where)]
         score = entry.get('score')
-        if not _is_number(score):
+        if not is_number(score):
             raise DataError(f"{where}: expected a number as 'score', got {score!r}.")
         found[image_id].append((_clipped(entry.get('bbox'), sizes[image_id], where), score, label))
     return {image_id: _stacked(entries) for image_id, entries in found.items()}
@@ -82,15 +81,11 @@ def _known(entry: dict, key: str, known: Mapping, where: str) -> int | str:
     return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _clipped(bbox: Any, size: Size, where: str) -> list[float]:
     """The corners of a box inside its image."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise DataError(f"{where}: expected x, y, width, height as 'bbox', got {bbox!r}.")
-    x, y, width, height = np.array(bbox, np.float32).tolist()
+    x, y, width, height = map(float, bbox)
     x1, x2 = (min(max(value, 0), size[1]) for value in (x, x + width))
     y1, y2 = (min(max(value, 0), size[0]) for value in (y, y + height))
     if x1 >= x2 or y1 >= y2:

@@ -1,6 +1,7 @@
 """Reads JSON files."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def read_json(path: Path, reader: str | None = None) -> Any:
                 'expected a number.'
             )
     return content
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number; one that no float can hold is not."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max
 
 
 def _record_with_no_number(content: Any) -> str:

@@ -23,6 +23,7 @@ FILES = dict(
         (lambda text: b'{}', 'is not '),
         (lambda text: b'3', 'is not '),
         (lambda text: text.replace('80', 'NaN', 1).encode(), r'is not valid JSON: .* has NaN, exp'),
+        (lambda text: text.replace('80', '1' + '0' * 400).encode(), 'more than 178956970 pixels'),
         (lambda text: text.replace('80', '-Infinity').encode(), 'not valid JSON: .*has -Infinity'),
     ],
 )
