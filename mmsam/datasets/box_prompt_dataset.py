@@ -66,7 +66,8 @@ class BoxPromptDataset(BaseDataset):
             written in another format than COCO's, they are refused. A mask folder has only boxes
             of masks.
         prompt_boxes: JSON file of COCO results, whose boxes are the prompts; for tests only. Images
-            without an object are to be kept, for what is detected in them is wrong.
+            without an object are to be kept, for what is detected in them is wrong. What is
+            detected in images of another part of ``split`` is left out.
         metainfo: ``dict(classes=(...))`` chooses the classes and their order; without it they are
             the annotation's.
         seed: >= 0, for samples whose index brings no seed.
@@ -150,6 +151,7 @@ class BoxPromptDataset(BaseDataset):
         self._metainfo['classes'] = classes
         if self.reader.category_ids is not None:
             self._metainfo['category_ids'] = self.reader.category_ids
+        image_ids = [image.img_id for image in images]
         if self.split is not None:
             chosen = self.split.chosen([image.img_path for image in images], img_dir)
             images = [images[place] for place in chosen]
@@ -180,7 +182,7 @@ class BoxPromptDataset(BaseDataset):
             remark(os.path.dirname(images[0].ann_path), left_out)
         remark(str(img_dir), {'images without an object left out': empty})
         if self.prompt_boxes is not None:
-            self._prompt_with_detected(data_list)
+            self._prompt_with_detected(data_list, image_ids)
         if not data_list:
             what = f'has an object of {first_few(classes)}'
             reason = f'none of the {len(images)} images {what}' if images else 'it lists no image'
@@ -201,12 +203,13 @@ class BoxPromptDataset(BaseDataset):
                 f'got {first_few(outside)}.'
             )
 
-    def _prompt_with_detected(self, data_list: list[dict]) -> None:
-        """Replace the boxes by those of ``prompt_boxes``."""
+    def _prompt_with_detected(self, data_list: list[dict], image_ids: Sequence[int | str]) -> None:
+        """Replace the boxes by those of ``prompt_boxes``, which may know more images."""
         ids = self._metainfo.get('category_ids') or range(1, len(self._metainfo['classes']) + 1)
         detected = read_detected_boxes(
             Path(self.prompt_boxes or ''),
-            {info['img_id']: (info['height'], info['width']) for info in data_list},
+            dict.fromkeys(image_ids)
+            | {info['img_id']: (info['height'], info['width']) for info in data_list},
             {category_id: label for label, category_id in enumerate(ids)},
         )
         for info in data_list:

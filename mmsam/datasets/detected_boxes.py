@@ -12,6 +12,7 @@ from mmsam.geometry import Size
 
 from .readers import first_few
 from .readers.json_file import is_number, read_json
+from .readers.problems import remark
 
 
 @dataclass
@@ -30,9 +31,11 @@ class DetectedBoxes:
 
 
 def read_detected_boxes(
-    path: Path, sizes: Mapping[int | str, Size], labels: Mapping[int | str, int]
+    path: Path,
+    sizes: Mapping[int | str, Size | None],
+    labels: Mapping[int | str, int],
 ) -> dict[int | str, DetectedBoxes]:
-    """The detections of every image, those without any included.
+    """The detections of every image that has a size, those without any included.
 
     The file is a list of objects with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height
     in original px) and ``score``; what else they have is passed over. Boxes are clipped to their
@@ -40,24 +43,33 @@ def read_detected_boxes(
 
     Args:
         path: the file.
-        sizes: (H, W) by image id.
+        sizes: (H, W) by image id; None for an image whose detections are left out, counted in one
+            warning.
         labels: index of the class by category id.
 
     Raises:
         DataError: no such file, no such list, or an entry with an unknown image or category, a
             number that is none, or a box that has no area inside its image.
     """
-    found: dict[int | str, list[tuple]] = {image_id: [] for image_id in sizes}
+    found: dict[int | str, list[tuple]] = {
+        image_id: [] for image_id, size in sizes.items() if size is not None
+    }
+    left_out = []
     for number, entry in enumerate(_read_list(path)):
         where = f'Result {number} of {path}'
         if not isinstance(entry, dict):
             raise DataError(f'{where}: expected an object, got {entry!r}.')
         image_id = _known(entry, 'image_id', sizes, where)
+        size = sizes[image_id]
+        if size is None:
+            left_out.append(f'result {number}')
+            continue
         label = labels[_known(entry, 'category_id', labels, where)]
         score = entry.get('score')
         if not is_number(score):
             raise DataError(f"{where}: expected a number as 'score', got {score!r}.")
-        found[image_id].append((_clipped(entry.get('bbox'), sizes[image_id], where), score, label))
+        found[image_id].append((_clipped(entry.get('bbox'), size, where), score, label))
+    remark(str(path), {'results of other images left out': left_out})
     return {image_id: _stacked(entries) for image_id, entries in found.items()}
 
 

@@ -272,6 +272,23 @@ def test_boxes_of_a_detector(world, form):
         build(world, world.reader(form), prompt_boxes=str(path))
 
 
+def test_boxes_of_a_detector_with_a_split(world):
+    reader = world.reader('polygon')
+    path = world.root / 'results.json'
+    options = dict(empty_images='keep', split=dict(part='val', ratios=dict(train=0.5, val=0.5)))
+    inside = build(world, reader, **options)
+    assert 0 < len(inside) < 3
+    entry = dict(category_id=7, bbox=[0, 0, 5, 5], score=0.5)
+    path.write_text(json.dumps([{**entry, 'image_id': image_id} for image_id in (1, 2, 3)]))
+    part = build(world, reader, **options, prompt_boxes=str(path))
+    ids = [part[index]['img_id'] for index in range(len(part))]
+    assert ids == [inside[index]['img_id'] for index in range(len(inside))]
+    assert all(part[index]['boxes'].tolist() == [[0, 0, 5, 5]] for index in range(len(part)))
+    path.write_text(json.dumps([{**entry, 'image_id': 4}]))
+    with pytest.raises(DataError, match='Result 0 of .*one of the 3 ids .*got 4'):
+        build(world, reader, **options, prompt_boxes=str(path))
+
+
 def test_randomness_depends_on_seed_epoch_and_index_only(world):
     dataset = build(world, world.reader('polygon'), pipeline=[draw])
     samples = {

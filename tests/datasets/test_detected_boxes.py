@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmsam.datasets.detected_boxes import read_detected_boxes
+from mmsam.datasets.readers import problems
 from mmsam.errors import DataError
 
 SIZES = {3: (40, 50), 'a': (10, 10)}
@@ -31,6 +32,17 @@ def test_boxes_by_hand(tmp_path):
     assert found[3].scores.tolist() == [0.5, 0.25] and found[3].labels.tolist() == [0, 1]
     np.testing.assert_array_equal(found['a'].boxes, [[5.5, 0, 7.5, 3]])
     assert found['a'].labels.tolist() == [1]
+
+
+def test_images_without_a_size_are_left_out_and_counted(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(problems, 'print_log', lambda text, **options: lines.append(text))
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps([{**GOOD, 'image_id': 'a'}, GOOD]))
+    found = read_detected_boxes(path, {3: (40, 50), 'a': None}, LABELS)
+    assert found.keys() == {3} and found[3].scores.tolist() == [0.5]
+    what = 'results of other images left out'
+    assert lines == [f'{path}: 1 {what} (result 0).']
 
 
 def test_images_without_a_box(tmp_path):
