@@ -16,7 +16,7 @@ from mmengine.dataset import BaseDataset
 
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
-from mmsam.options import check_choice
+from mmsam.options import check_choice, check_whole_number
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
@@ -109,8 +109,7 @@ class BoxPromptDataset(BaseDataset):
         check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
         for key in data_prefix:
             check_choice('key of data_prefix', key, ('img',))
-        if seed < 0:
-            raise ConfigError(f'seed of BoxPromptDataset must be >= 0, got {seed}.')
+        check_whole_number('seed of BoxPromptDataset', seed, 0)
         if prompt_boxes is not None and not (test_mode and empty_images == 'keep'):
             raise ConfigError(
                 "prompt_boxes of BoxPromptDataset expects test_mode=True and empty_images='keep', "
@@ -118,9 +117,10 @@ class BoxPromptDataset(BaseDataset):
             )
         if isinstance((metainfo or {}).get('classes'), str):
             raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
-        if not 1 <= max_pixels <= MOST_PIXELS:
+        check_whole_number('max_pixels of BoxPromptDataset', max_pixels, 1)
+        if max_pixels > MOST_PIXELS:
             raise ConfigError(
-                f'max_pixels of BoxPromptDataset must be within 1 and {MOST_PIXELS}, the most that '
+                f'max_pixels of BoxPromptDataset: expected at most {MOST_PIXELS}, the most that '
                 f'pycocotools can encode, got {max_pixels}.'
             )
         self.max_pixels = max_pixels

@@ -6,6 +6,7 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from mmsam.errors import ConfigError
+from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, jitter_boxes, pick_pixels
 from mmsam.registry import TRANSFORMS
 
@@ -25,8 +26,7 @@ class RandomObjects(BaseTransform):
     """
 
     def __init__(self, max_objects: int) -> None:
-        if max_objects < 1:
-            raise ConfigError(f'max_objects of RandomObjects must be > 0, got {max_objects}.')
+        check_whole_number('max_objects of RandomObjects', max_objects, 1)
         self.max_objects = max_objects
 
     def transform(self, results: dict) -> dict:

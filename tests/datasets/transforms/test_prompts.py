@@ -77,8 +77,9 @@ def test_wrong_options():
     for wrong in ({'ratio': -0.1}, {'max_pixels': -1}):
         with pytest.raises(ConfigError, match='JitterBoxes'):
             JitterBoxes(**wrong)
-    with pytest.raises(ConfigError, match='max_objects'):
-        RandomObjects(0)
+    for wrong in (0, '4'):
+        with pytest.raises(ConfigError, match=f'max_objects .* at least 1, got {wrong!r}'):
+            RandomObjects(wrong)
 
 
 def masks_of_boxes(boxes, size):
