@@ -10,9 +10,9 @@ from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, jitter_boxes, pick_pixels
 from mmsam.registry import TRANSFORMS
 
-from .order import check_decoded
+from .order import check_decoded, check_no_prompts
 
-_OBJECT_KEYS = ('boxes', 'gt_boxes', 'prompt_boxes', 'labels', 'rles', 'gt_masks')
+_OBJECT_KEYS = ('boxes', 'gt_boxes', 'labels', 'rles', 'gt_masks')
 
 
 @TRANSFORMS.register_module()
@@ -23,6 +23,9 @@ class RandomObjects(BaseTransform):
 
     Args:
         max_objects: > 0.
+
+    Raises:
+        ConfigError: a wrong option, or prompts that were drawn before.
     """
 
     def __init__(self, max_objects: int) -> None:
@@ -30,6 +33,7 @@ class RandomObjects(BaseTransform):
         self.max_objects = max_objects
 
     def transform(self, results: dict) -> dict:
+        check_no_prompts(self, results)
         count = len(results['boxes'])
         if count <= self.max_objects:
             return results
