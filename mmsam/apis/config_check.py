@@ -25,6 +25,7 @@ from mmsam.datasets.readers import build_reader
 from mmsam.datasets.splits import build_split
 from mmsam.datasets.tiling import build_tiling
 from mmsam.errors import ConfigError
+from mmsam.options import check_whole_number
 
 from .split_check import ENDLESS_SAMPLERS
 
@@ -260,7 +261,7 @@ def _check_values(config: Config) -> None:
         section, key = where.split('.')
         given = config.get(section)
         if isinstance(given, dict) and key in given:
-            _check_whole_number(where, given[key], least)
+            check_whole_number(where, given[key], least)
     for loader in _LOADERS:
         given = config.get(loader)
         if isinstance(given, dict) and given.get('persistent_workers'):
@@ -282,19 +283,10 @@ def _check_values(config: Config) -> None:
             )
     seed = value_at(config, 'randomness.seed')
     if seed is not None:
-        _check_whole_number('randomness.seed', seed, 0)
+        check_whole_number('randomness.seed', seed, 0)
     for key in ('work_dir', 'load_from'):
         if config.get(key) is not None and not isinstance(config[key], str):
             raise ConfigError(f'{key}: expected a path as text, got {config[key]!r}.')
-
-
-def _check_whole_number(where: str, value: Any, least: int, never: int | None = None) -> None:
-    """Raise ConfigError unless ``value`` is an integer >= ``least``, or ``never``."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value >= least or value == never:
-            return
-    off = '' if never is None else f', or {never} for never'
-    raise ConfigError(f'{where}: expected a whole number of at least {least}{off}, got {value!r}.')
 
 
 # --------------------------------------------------------------------------------- what is built
@@ -444,9 +436,9 @@ def _check_options(value: dict, where: str, module: Callable, kind: Registry | N
         _check_keys(value, where, {*allowed, *extra}, name)
     if 'interval' in value and inspect.isclass(module):
         if issubclass(module, CheckpointHook):
-            _check_whole_number(f'{where}.interval', value['interval'], 1, never=-1)
+            check_whole_number(f'{where}.interval', value['interval'], 1, never=-1)
         elif issubclass(module, LoggerHook):
-            _check_whole_number(f'{where}.interval', value['interval'], 1)
+            check_whole_number(f'{where}.interval', value['interval'], 1)
 
 
 def _options_of(module: Callable) -> set[str] | None:

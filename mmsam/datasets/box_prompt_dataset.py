@@ -16,7 +16,7 @@ from mmengine.dataset import BaseDataset
 
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
-from mmsam.options import check_choice
+from mmsam.options import check_choice, check_whole_number
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
@@ -24,6 +24,7 @@ from .detected_boxes import read_detected_boxes
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.problems import one_record, remark
 from .readers.rle import boxes_of_rles
+from .readers.segmentations import Dropped
 from .samplers import EpochIndex
 from .splits import build_split
 from .tiling import build_tiling, tile_samples
@@ -65,7 +66,8 @@ class BoxPromptDataset(BaseDataset):
             written in another format than COCO's, they are refused. A mask folder has only boxes
             of masks.
         prompt_boxes: JSON file of COCO results, whose boxes are the prompts; for tests only. Images
-            without an object are to be kept, for what is detected in them is wrong.
+            without an object are to be kept, for what is detected in them is wrong. What is
+            detected in images of another part of ``split`` is left out.
         metainfo: ``dict(classes=(...))`` chooses the classes and their order; without it they are
             the annotation's.
         seed: >= 0, for samples whose index brings no seed.
@@ -107,8 +109,7 @@ class BoxPromptDataset(BaseDataset):
         check_choice('boxes_from', boxes_from, ('annotation', 'mask'))
         for key in data_prefix:
             check_choice('key of data_prefix', key, ('img',))
-        if seed < 0:
-            raise ConfigError(f'seed of BoxPromptDataset must be >= 0, got {seed}.')
+        check_whole_number('seed of BoxPromptDataset', seed, 0)
         if prompt_boxes is not None and not (test_mode and empty_images == 'keep'):
             raise ConfigError(
                 "prompt_boxes of BoxPromptDataset expects test_mode=True and empty_images='keep', "
@@ -116,9 +117,10 @@ class BoxPromptDataset(BaseDataset):
             )
         if isinstance((metainfo or {}).get('classes'), str):
             raise ConfigError("metainfo['classes'] must be a sequence of names, got one text.")
-        if not 1 <= max_pixels <= MOST_PIXELS:
+        check_whole_number('max_pixels of BoxPromptDataset', max_pixels, 1)
+        if max_pixels > MOST_PIXELS:
             raise ConfigError(
-                f'max_pixels of BoxPromptDataset must be within 1 and {MOST_PIXELS}, the most that '
+                f'max_pixels of BoxPromptDataset: expected at most {MOST_PIXELS}, the most that '
                 f'pycocotools can encode, got {max_pixels}.'
             )
         self.max_pixels = max_pixels
@@ -131,6 +133,7 @@ class BoxPromptDataset(BaseDataset):
         self.boxes_from = boxes_from
         self.prompt_boxes = prompt_boxes
         self.seed = seed
+        self._told: set[str] = set()  # what was left out of a file, once it is logged
         super().__init__(
             metainfo=metainfo,
             data_root=data_root,
@@ -148,6 +151,7 @@ class BoxPromptDataset(BaseDataset):
         self._metainfo['classes'] = classes
         if self.reader.category_ids is not None:
             self._metainfo['category_ids'] = self.reader.category_ids
+        image_ids = [image.img_id for image in images]
         if self.split is not None:
             chosen = self.split.chosen([image.img_path for image in images], img_dir)
             images = [images[place] for place in chosen]
@@ -160,10 +164,13 @@ class BoxPromptDataset(BaseDataset):
         has_tile_samples = self.tiling is not None and not self.test_mode
         must_read = self.empty_images == 'skip' or self.prompt_boxes or has_tile_samples
         empty = []
+        left_out: Dropped = {}
         for image in images:
             with one_record():
                 if image.objects is None and must_read:
                     image.objects = self.reader.read_objects(image)
+                    for what, names in image.objects.left_out.items():
+                        left_out.setdefault(what, []).extend(names)
                 if image.objects is None:
                     data_list.append({'annotated_image': image, 'img_path': image.img_path})
                 elif image.objects.rles or self.empty_images == 'keep':
@@ -171,9 +178,11 @@ class BoxPromptDataset(BaseDataset):
                     data_list += self._tile_samples(info) if has_tile_samples else [info]
                 else:
                     empty.append(image.img_path)
+        if left_out:
+            remark(os.path.dirname(images[0].ann_path), left_out)
         remark(str(img_dir), {'images without an object left out': empty})
         if self.prompt_boxes is not None:
-            self._prompt_with_detected(data_list)
+            self._prompt_with_detected(data_list, image_ids)
         if not data_list:
             what = f'has an object of {first_few(classes)}'
             reason = f'none of the {len(images)} images {what}' if images else 'it lists no image'
@@ -194,12 +203,13 @@ class BoxPromptDataset(BaseDataset):
                 f'got {first_few(outside)}.'
             )
 
-    def _prompt_with_detected(self, data_list: list[dict]) -> None:
-        """Replace the boxes by those of ``prompt_boxes``."""
+    def _prompt_with_detected(self, data_list: list[dict], image_ids: Sequence[int | str]) -> None:
+        """Replace the boxes by those of ``prompt_boxes``, which may know more images."""
         ids = self._metainfo.get('category_ids') or range(1, len(self._metainfo['classes']) + 1)
         detected = read_detected_boxes(
             Path(self.prompt_boxes or ''),
-            {info['img_id']: (info['height'], info['width']) for info in data_list},
+            dict.fromkeys(image_ids)
+            | {info['img_id']: (info['height'], info['width']) for info in data_list},
             {category_id: label for label, category_id in enumerate(ids)},
         )
         for info in data_list:
@@ -234,7 +244,9 @@ class BoxPromptDataset(BaseDataset):
         info = super().get_data_info(idx)
         image = info.pop('annotated_image', None)
         if image is not None:
-            info.update(self._annotation(image, self.reader.read_objects(image)))
+            objects = self.reader.read_objects(image)
+            remark(os.path.dirname(image.ann_path), objects.left_out, self._told)
+            info.update(self._annotation(image, objects))
         return info
 
     def image_paths(self) -> Iterator[str]:

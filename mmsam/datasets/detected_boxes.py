@@ -1,11 +1,9 @@
 """Boxes of a detector, from the JSON file of results that COCO's tools write and read."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +11,8 @@ from mmsam.errors import DataError
 from mmsam.geometry import Size
 
 from .readers import first_few
+from .readers.json_file import is_number, read_json
+from .readers.problems import remark
 
 
 @dataclass
@@ -31,9 +31,11 @@ class DetectedBoxes:
 
 
 def read_detected_boxes(
-    path: Path, sizes: Mapping[int | str, Size], labels: Mapping[int | str, int]
+    path: Path,
+    sizes: Mapping[int | str, Size | None],
+    labels: Mapping[int | str, int],
 ) -> dict[int | str, DetectedBoxes]:
-    """The detections of every image, those without any included.
+    """The detections of every image that has a size, those without any included.
 
     The file is a list of objects with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height
     in original px) and ``score``; what else they have is passed over. Boxes are clipped to their
@@ -41,44 +43,44 @@ def read_detected_boxes(
 
     Args:
         path: the file.
-        sizes: (H, W) by image id.
+        sizes: (H, W) by image id; None for an image whose detections are left out, counted in one
+            warning.
         labels: index of the class by category id.
 
     Raises:
         DataError: no such file, no such list, or an entry with an unknown image or category, a
             number that is none, or a box that has no area inside its image.
     """
-    found: dict[int | str, list[tuple]] = {image_id: [] for image_id in sizes}
+    found: dict[int | str, list[tuple]] = {
+        image_id: [] for image_id, size in sizes.items() if size is not None
+    }
+    left_out = []
     for number, entry in enumerate(_read_list(path)):
         where = f'Result {number} of {path}'
         if not isinstance(entry, dict):
             raise DataError(f'{where}: expected an object, got {entry!r}.')
         image_id = _known(entry, 'image_id', sizes, where)
+        size = sizes[image_id]
+        if size is None:
+            left_out.append(f'result {number}')
+            continue
         label = labels[_known(entry, 'category_id', labels, where)]
         score = entry.get('score')
-        if not _is_number(score):
+        if not is_number(score):
             raise DataError(f"{where}: expected a number as 'score', got {score!r}.")
-        found[image_id].append((_clipped(entry.get('bbox'), sizes[image_id], where), score, label))
+        found[image_id].append((_clipped(entry.get('bbox'), size, where), score, label))
+    remark(str(path), {'results of other images left out': left_out})
     return {image_id: _stacked(entries) for image_id, entries in found.items()}
 
 
 def _read_list(path: Path) -> list:
-    try:
-        content = json.loads(path.read_text('utf-8-sig'), parse_constant=_refuse)
-    except OSError as error:
-        raise DataError(f'Cannot read the boxes {path}: {error.strerror}.') from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f'{path} is not valid JSON: {error}.') from error
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(
             f'{path} is no file of COCO results: expected a list of objects with image_id, '
             f'category_id, bbox and score, got {type(content).__name__}.'
         )
     return content
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f'it has {constant}, expected a number')
 
 
 def _known(entry: dict, key: str, known: Mapping, where: str) -> int | str:
@@ -91,15 +93,11 @@ def _known(entry: dict, key: str, known: Mapping, where: str) -> int | str:
     return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _clipped(bbox: Any, size: Size, where: str) -> list[float]:
     """The corners of a box inside its image."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise DataError(f"{where}: expected x, y, width, height as 'bbox', got {bbox!r}.")
-    x, y, width, height = np.array(bbox, np.float32).tolist()
+    x, y, width, height = map(float, bbox)
     x1, x2 = (min(max(value, 0), size[1]) for value in (x, x + width))
     y1, y2 = (min(max(value, 0), size[0]) for value in (y, y + height))
     if x1 >= x2 or y1 >= y2:

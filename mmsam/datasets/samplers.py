@@ -8,6 +8,7 @@ from mmengine.dist import get_dist_info
 from torch.utils.data import Sampler
 
 from mmsam.errors import ConfigError
+from mmsam.options import check_whole_number
 from mmsam.registry import DATA_SAMPLERS
 
 
@@ -60,8 +61,7 @@ class SeededInfiniteSampler(Sampler):
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = 0) -> None:
         seed = 0 if seed is None else seed
-        if seed < 0:
-            raise ConfigError(f'seed of SeededInfiniteSampler must be >= 0, got {seed}.')
+        check_whole_number('seed of SeededInfiniteSampler', seed, 0)
         self.size = len(dataset)
         if self.size == 0:
             raise ConfigError('SeededInfiniteSampler expected at least one sample, got 0.')

@@ -211,7 +211,8 @@ def test_classes_are_chosen_by_metainfo(world):
         ({'empty_images': 'skp'}, "did you mean 'skip'"),
         ({'boxes_from': 'masks'}, "did you mean 'mask'"),
         ({'data_prefix': {'imgs': 'images'}}, "did you mean 'img'"),
-        ({'seed': -1}, 'seed'),
+        ({'seed': -1}, 'seed of BoxPromptDataset: .* at least 0, got -1'),
+        ({'max_pixels': '5'}, "max_pixels of BoxPromptDataset: .* at least 1, got '5'"),
     ],
 )
 def test_misspelled_options_fail_when_built(world, options, message):
@@ -227,9 +228,8 @@ def test_pixels_are_limited_for_images_and_masks(world, form):
     assert limited[0]['img'].shape == (60, 80, 3)
     with pytest.raises(DataError, match='max_pixels of BoxPromptDataset'):
         build(world, reader, max_pixels=4799).full_init()
-    for wrong in (0, 2**29 + 1):
-        with pytest.raises(ConfigError, match='max_pixels of BoxPromptDataset must be within'):
-            build(world, reader, max_pixels=wrong)
+    with pytest.raises(ConfigError, match='max_pixels of BoxPromptDataset: expected at most 5368'):
+        build(world, reader, max_pixels=2**29 + 1)
 
 
 def test_unknown_argument_fails_when_built(world):
@@ -270,6 +270,23 @@ def test_boxes_of_a_detector(world, form):
     assert samples[0]['gt_boxes'].tolist() == BOXES_A and len(samples[0]['rles']) == 2
     with pytest.raises(ConfigError, match="empty_images='keep', got test_mode=True and .*'skip'"):
         build(world, world.reader(form), prompt_boxes=str(path))
+
+
+def test_boxes_of_a_detector_with_a_split(world):
+    reader = world.reader('polygon')
+    path = world.root / 'results.json'
+    options = dict(empty_images='keep', split=dict(part='val', ratios=dict(train=0.5, val=0.5)))
+    inside = build(world, reader, **options)
+    assert 0 < len(inside) < 3
+    entry = dict(category_id=7, bbox=[0, 0, 5, 5], score=0.5)
+    path.write_text(json.dumps([{**entry, 'image_id': image_id} for image_id in (1, 2, 3)]))
+    part = build(world, reader, **options, prompt_boxes=str(path))
+    ids = [part[index]['img_id'] for index in range(len(part))]
+    assert ids == [inside[index]['img_id'] for index in range(len(inside))]
+    assert all(part[index]['boxes'].tolist() == [[0, 0, 5, 5]] for index in range(len(part)))
+    path.write_text(json.dumps([{**entry, 'image_id': 4}]))
+    with pytest.raises(DataError, match='Result 0 of .*one of the 3 ids .*got 4'):
+        build(world, reader, **options, prompt_boxes=str(path))
 
 
 def test_randomness_depends_on_seed_epoch_and_index_only(world):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmsam.datasets.detected_boxes import read_detected_boxes
+from mmsam.datasets.readers import problems
 from mmsam.errors import DataError
 
 SIZES = {3: (40, 50), 'a': (10, 10)}
@@ -33,6 +34,17 @@ def test_boxes_by_hand(tmp_path):
     assert found['a'].labels.tolist() == [1]
 
 
+def test_images_without_a_size_are_left_out_and_counted(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(problems, 'print_log', lambda text, **options: lines.append(text))
+    path = tmp_path / 'results.json'
+    path.write_text(json.dumps([{**GOOD, 'image_id': 'a'}, GOOD]))
+    found = read_detected_boxes(path, {3: (40, 50), 'a': None}, LABELS)
+    assert found.keys() == {3} and found[3].scores.tolist() == [0.5]
+    what = 'results of other images left out'
+    assert lines == [f'{path}: 1 {what} (result 0).']
+
+
 def test_images_without_a_box(tmp_path):
     found = read(tmp_path, [])
     assert found.keys() == SIZES.keys()
@@ -45,7 +57,7 @@ def test_images_without_a_box(tmp_path):
     ('content', 'words'),
     [
         ('[{"image_id"', 'results.json is not valid JSON'),
-        ('[{"score": NaN}]', 'not valid JSON: it has NaN, expected a number'),
+        ('[{"score": NaN}]', r'not valid JSON: record\[0\] has NaN, expected'),
         ({'annotations': []}, 'no file of COCO results: expected a list .* got dict'),
         ([3], 'Result 0 of .*: expected an object, got 3'),
         ([GOOD, {**GOOD, 'image_id': '3'}], "Result 1 .* 2 ids .* 'image_id' .3, a., got '3'"),
@@ -55,6 +67,9 @@ def test_images_without_a_box(tmp_path):
         ([{**GOOD, 'score': None}], "a number as 'score', got None"),
         ([{**GOOD, 'bbox': [1, 2, 3]}], r"x, y, width, height as 'bbox', got \[1, 2, 3\]"),
         ('[{"image_id": 3, "category_id": 7, "bbox": [1e999, 0, 1, 1], "score": 1}]', "'bbox'"),
+        ([{**GOOD, 'score': 10**400}], "Result 0 of .*: expected a number as 'score', got 10000"),
+        ([{**GOOD, 'bbox': [1, 2, 3, 10**400]}], "Result 0 of .* as 'bbox', got .1, 2, 3, 10000"),
+        ([{**GOOD, 'bbox': [-1e300, 2, 1e300, 5]}], 'an area inside its image'),
         ([{**GOOD, 'bbox': [1, 2, 0, 5]}], r'an area inside its image, 50 wide and 40 high'),
         ([{**GOOD, 'bbox': [60, 2, 5, 5]}], r'an area inside its image'),
     ],
@@ -65,5 +80,5 @@ def test_what_is_wrong_is_named(tmp_path, content, words):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(DataError, match='Cannot read the boxes .*none.json: No such file'):
+    with pytest.raises(DataError, match='Cannot read .*none.json: No such file or directory.$'):
         read_detected_boxes(tmp_path / 'none.json', SIZES, LABELS)

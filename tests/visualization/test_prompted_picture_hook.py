@@ -103,7 +103,7 @@ def make_runner(tmp_path, pages, hooks):
         test_cfg=dict(),
         test_evaluator=[Nothing()],
         custom_hooks=hooks,
-        default_scope='mmengine',
+        default_scope='mmsam',
         experiment_name=tmp_path.name,
         log_level='ERROR',
     )

@@ -20,35 +20,37 @@ class _Runs(NamedTuple):
 
 
 def find_overlaps(rles: Sequence[RLE]) -> dict[tuple[int, int], int]:
-    """Pairs (i, j), i < j, of the K masks that share pixels, and how many."""
+    """Pairs (i, j), i < j, of the K masks that share pixels, and how many.
+
+    Every mask that shares pixels is in a pair. Where three or more share one, not all of their
+    pairs are told, nor all pixels of a pair: they would be millions for masks in a pile.
+    """
     runs = _runs(rles)
-    first, second = _crossings(runs.starts, runs.ends)
-    shared = np.minimum(runs.ends[first], runs.ends[second]) - runs.starts[second]
-    found: dict[tuple[int, int], int] = {}
-    for i, j, count in zip(runs.owners[first], runs.owners[second], shared, strict=True):
-        pair = (int(min(i, j)), int(max(i, j)))
-        found[pair] = found.get(pair, 0) + int(count)
-    return found
+    order = np.argsort(runs.starts, kind='stable')
+    starts, ends, owners = (part[order] for part in runs)
+    # each run with the earlier one that reaches furthest
+    is_furthest = ends == np.maximum.accumulate(ends)
+    earlier = np.maximum.accumulate(np.where(is_furthest, np.arange(len(ends)), 0))[:-1]
+    shared = np.minimum(ends[earlier], ends[1:]) - starts[1:]
+    is_shared = shared > 0
+    pairs = np.sort(np.stack([owners[earlier], owners[1:]], axis=1)[is_shared], axis=1)
+    found, place = np.unique(pairs, axis=0, return_inverse=True)
+    counts = np.bincount(place.ravel(), shared[is_shared]).astype(int)
+    return {(i, j): count for (i, j), count in zip(found.tolist(), counts.tolist(), strict=True)}
 
 
 def find_touching(rles: Sequence[RLE]) -> set[int]:
     """Masks of the K that have a pixel beside one of another (4 neighbours), or share it."""
     if not rles:
         return set()
-    height = rles[0]['size'][0]
+    height, width = rles[0]['size']
     runs = _runs(rles)
     column_ends = (runs.starts // height + 1) * height
-    below = _crossings(runs.starts, np.minimum(runs.ends + 1, column_ends))
-    # The columns moved one to the right cross those that they were beside.
-    starts = np.concatenate([runs.starts, runs.starts + height])
-    ends = np.concatenate([runs.ends, runs.ends + height])
-    beside = _crossings(starts, ends)
-    owners = np.tile(runs.owners, 2)
-    pairs = np.concatenate([np.stack(below), np.stack(beside)], axis=1)
-    first, second = owners[pairs]
-    return set(
-        np.unique(np.concatenate([first[first != second], second[first != second]])).tolist()
-    )
+    longer = runs._replace(ends=np.minimum(runs.ends + 1, column_ends))
+    beside = runs._replace(starts=runs.starts + height, ends=runs.ends + height)
+    span = height * (width + 1) + 1
+    ways = [(runs, longer), (longer, runs), (runs, beside), (beside, runs)]
+    return set(np.concatenate([_on_others(*way, span) for way in ways]).tolist())
 
 
 def _runs(rles: Sequence[RLE]) -> _Runs:
@@ -69,12 +71,18 @@ def _runs(rles: Sequence[RLE]) -> _Runs:
     return _Runs(np.concatenate(starts), np.concatenate(ends), np.concatenate(owners))
 
 
-def _crossings(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of each two intervals [start, end) that cross, the one that starts first first."""
-    order = np.argsort(starts, kind='stable')
-    sorted_starts = starts[order]
-    # all that start behind an interval's start and before its end cross it
-    counts = np.searchsorted(sorted_starts, ends[order]) - np.arange(len(order)) - 1
-    first = np.repeat(np.arange(len(order)), counts)
-    second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return order[first], order[second]
+def _on_others(runs: _Runs, others: _Runs, span: int) -> np.ndarray:
+    """The owners of those runs that cross one of ``others`` of another owner.
+
+    Args:
+        runs: none of them empty.
+        others: as ``runs``.
+        span: more than all places of pixels.
+    """
+    # the second time each owner has a range of its own
+    crossings, own = (
+        np.searchsorted(np.sort(others.starts + theirs), runs.ends + mine)
+        - np.searchsorted(np.sort(others.ends + theirs), runs.starts + mine, side='right')
+        for mine, theirs in ((0, 0), (runs.owners * span, others.owners * span))
+    )
+    return runs.owners[crossings > own]

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmsam.geometry import Size
 from mmsam.image_file import MAX_PIXELS
 
 from .rle import RLE
+from .segmentations import Dropped
 
 Box = tuple[float, float, float, float]
 
@@ -24,6 +25,7 @@ class Objects:
         names: what an error message calls the object, such as ``annotation 12``.
         boxes: xyxy in original px, unchecked, None for an object that has none. None as a whole
             where the format knows masks only.
+        left_out: of the file, for the data set to log; a reader of one file logs it itself.
     """
 
     size: Size
@@ -31,6 +33,7 @@ class Objects:
     labels: list[int]
     names: list[str]
     boxes: list[Box | None] | None
+    left_out: Dropped = field(default_factory=dict)
 
 
 @dataclass

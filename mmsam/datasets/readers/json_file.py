@@ -1,6 +1,7 @@
-"""Reads annotation files of JSON."""
+"""Reads JSON files."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from .formats import check_format
 from .problems import one_record
 
 
-def read_json(path: Path, reader: str) -> Any:
+def read_json(path: Path, reader: str | None = None) -> Any:
     """The content of a JSON file.
 
     Args:
         path: the file; UTF-8, with or without a byte order mark.
-        reader: the ``type`` of the reader that asks, for whose format the file was taken.
+        reader: the ``type`` of the reader that asks, for whose format the file was taken; None if
+            it is no annotation.
 
     Raises:
         DataError: no such file, or no JSON, which knows neither NaN nor infinite numbers.
@@ -29,14 +31,13 @@ def read_json(path: Path, reader: str) -> Any:
 
     try:
         content = json.loads(path.read_text('utf-8-sig'), parse_constant=remember)
-    except OSError as error:
-        check_format(path, reader)
-        raise DataError(
-            f'Cannot read annotation file {path}: {error.strerror}; '
-            "check data_root and the reader's options, or run the converter that makes it."
-        ) from error
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
-        check_format(path, reader)
+    except (OSError, ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
+        hint = ''
+        if reader is not None:
+            check_format(path, reader)
+            hint = "; check data_root and the reader's options, or run the converter that makes it"
+        if isinstance(error, OSError):
+            raise DataError(f'Cannot read {path}: {error.strerror}{hint}.') from error
         raise DataError(f'{path} is not valid JSON: {error}.') from error
     with one_record():
         if constants:
@@ -45,6 +46,12 @@ def read_json(path: Path, reader: str) -> Any:
                 'expected a number.'
             )
     return content
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number; one that no float can hold is not."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max
 
 
 def _record_with_no_number(content: Any) -> str:

@@ -1,6 +1,5 @@
 """Label Studio's JSON export."""
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from .base import AnnotatedImage, AnnotationReader, Objects
 from .class_names import label_by_name
 from .formats import check_format
 from .image_folder import check_one_annotation_each
-from .json_file import read_json
+from .json_file import is_number, read_json
 from .label_studio_rle import rle_of_brush
 from .problems import first_few, one_record, remark
 from .rle import RLE
@@ -244,7 +243,7 @@ def _read_shape(
     if min(width, height) < 0:
         raise DataError(f'{where} has {" and ".join(map(repr, keys))} {four[2:]}: expected >= 0.')
     degrees = value.get('rotation') or 0
-    if not isinstance(degrees, int | float) or not math.isfinite(degrees):
+    if not is_number(degrees):
         raise DataError(f"{where} has the 'rotation' {degrees!r}, expected degrees.")
     if kind == 'ellipse':
         polygon = ellipse_polygon((x, y), (width, height), degrees)

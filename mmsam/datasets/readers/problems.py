@@ -68,22 +68,27 @@ class one_record:  # noqa: N801  (used as a statement: ``with one_record():``)
         return True
 
 
-def remark(where: str, remarks: Remarks) -> None:
+def remark(where: str, remarks: Remarks, told: set[str] | None = None) -> None:
     """Log in one warning what was done to records, which may be none; or collect it.
 
     Args:
-        where: the file.
+        where: the file or folder.
         remarks: what was done, to the names of the records; see ``Remarks``.
+        told: where files are read one by one: what was logged of one, and is not of the next;
+            gets what is logged now.
     """
-    remarks = {what: names for what, names in remarks.items() if names}
+    problems = _COLLECTED.get()
+    known = told if told is not None and problems is None else set()
+    remarks = {what: names for what, names in remarks.items() if names and what not in known}
     if not remarks:
         return
-    problems = _COLLECTED.get()
     if problems is not None:
         problems.remarks.append((where, remarks))
         return
+    known.update(remarks)
     text = '; '.join(f'{len(names)} {what} ({first_few(names)})' for what, names in remarks.items())
-    print_log(f'{where}: {text}.', logger='current', level=logging.WARNING)
+    more = '' if told is None else '; other files are not told'
+    print_log(f'{where}: {text}{more}.', logger='current', level=logging.WARNING)
 
 
 def first_few(names: Sequence[object], few: int = 5) -> str:

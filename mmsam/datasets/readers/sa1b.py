@@ -11,15 +11,16 @@ from .class_names import only_class
 from .formats import check_format
 from .image_folder import annotation_files, image_files
 from .json_file import read_json
-from .problems import first_few, remark
-from .segmentations import Dropped, checked_size, read_segmentation
+from .problems import first_few
+from .segmentations import checked_size, read_segmentation
 
 
 class SA1BReader(AnnotationReader):
     """Reads the files of SA-1B, ``sa_1.json`` for ``sa_1.jpg``, when a sample needs them.
 
     Boxes are those of the masks: SA-1B's own end a pixel early (a mask 18 px wide has a box of 17).
-    There is one class, ``object`` unless a config names it. Objects without a pixel are left out.
+    There is one class, ``object`` unless a config names it. Polygons with fewer than three points
+    and objects without a pixel are left out and counted in one warning.
 
     Args:
         data_root: folder that a relative ``ann_dir`` belongs to.
@@ -53,13 +54,14 @@ class SA1BReader(AnnotationReader):
             )
         size = checked_size(record, ('height', 'width'), f'Image in {path}', self.max_pixels)
         objects = Objects(size=size, rles=[], labels=[], names=[], boxes=None)
-        dropped: Dropped = {}
         for number, annotation in enumerate(annotations):
             if not isinstance(annotation, dict) or not isinstance(annotation.get('id'), int | str):
                 raise DataError(f"{path}: annotations[{number}] is no object with an 'id'.")
             name = f'annotation {annotation["id"]!r}'
             where = f'A{name[1:]} in {path}'
-            rle = read_segmentation(annotation.get('segmentation'), size, where, name, dropped)
+            long_name = f'{name} of {path.name}'
+            segmentation = annotation.get('segmentation')
+            rle = read_segmentation(segmentation, size, where, long_name, objects.left_out)
             if rle is not None:
                 objects.rles.append(rle)
                 objects.names.append(name)
@@ -70,6 +72,5 @@ class SA1BReader(AnnotationReader):
                 f'{path}: ids of annotations must be unique, {len(twice)} are not: '
                 f'{first_few(twice)}.'
             )
-        remark(str(path), dropped)
         objects.labels = [0] * len(objects.rles)
         return objects

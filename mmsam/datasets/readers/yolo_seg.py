@@ -11,7 +11,7 @@ from .class_names import choose_classes, read_class_names
 from .formats import check_format
 from .image_folder import image_files
 from .problems import first_few, remark
-from .segmentations import Dropped, checked_polygon, rle_of_polygons, with_pixels
+from .segmentations import checked_polygon, rle_of_polygons, with_pixels
 
 NO_FILE = 'images without a label file taken as empty'
 
@@ -21,7 +21,7 @@ class YoloSegReader(AnnotationReader):
 
     A line is an object: the number of its class, and its polygon x1 y1 x2 y2 ... in shares of the
     image's width and height. An image without a label file has no objects, as with YOLO; polygons
-    with fewer than three points are left out; both are counted in a warning.
+    with fewer than three points are left out; each is counted in one warning.
 
     Args:
         data_root: folder that relative paths belong to.
@@ -90,7 +90,6 @@ class YoloSegReader(AnnotationReader):
             lines = path.read_text('utf-8-sig').splitlines()
         except (OSError, ValueError) as error:
             raise DataError(f'Cannot read label file {path}: {error}.') from error
-        dropped: Dropped = {}
         for number, line in enumerate(lines, 1):
             values = line.split()
             if not values:
@@ -104,13 +103,13 @@ class YoloSegReader(AnnotationReader):
                     'x1 y1 x2 y2 x3 y3 ...'
                 )
             polygon = checked_polygon(values[1:], size, where, unit=(size[1], size[0]))
-            rle = rle_of_polygons([polygon], size, name, dropped)
-            rle = with_pixels(rle, name, dropped)
+            long_name = f'{name} of {path.name}'
+            rle = rle_of_polygons([polygon], size, long_name, objects.left_out)
+            rle = with_pixels(rle, long_name, objects.left_out)
             if rle is not None and label is not None:
                 objects.rles.append(rle)
                 objects.labels.append(label)
                 objects.names.append(name)
-        remark(str(path), dropped)
         return objects
 
     def _label(self, text: str, where: str) -> int | None:

@@ -6,7 +6,7 @@ from mmcv.transforms import BaseTransform
 
 from mmsam.errors import ConfigError
 from mmsam.geometry import resize_longest_side_size, scale_boxes
-from mmsam.options import check_choice
+from mmsam.options import check_choice, check_whole_number
 from mmsam.registry import TRANSFORMS
 from mmsam.rgb_image import resize_rgb
 from mmsam.structures.resized_masks import decode_resized
@@ -33,8 +33,7 @@ class ResizeLongestSide(BaseTransform):
     """
 
     def __init__(self, image_size: int) -> None:
-        if image_size < 1:
-            raise ConfigError(f'image_size of ResizeLongestSide must be > 0, got {image_size}.')
+        check_whole_number('image_size of ResizeLongestSide', image_size, 1)
         self.image_size = image_size
 
     def transform(self, results: dict) -> dict:

@@ -9,7 +9,7 @@ _DRAWN = ('prompt_boxes', 'prompt_kinds', 'prompt_points', 'prompt_masks')
 
 
 def check_no_prompts(transform: BaseTransform, results: dict) -> None:
-    """For what moves the image: prompts that were drawn before would stay where they are.
+    """For what moves the image or chooses objects: prompts that were drawn would stay as they are.
 
     Raises:
         ConfigError: there are prompts.
@@ -17,8 +17,8 @@ def check_no_prompts(transform: BaseTransform, results: dict) -> None:
     drawn = [key for key in _DRAWN if key in results]
     if drawn:
         raise ConfigError(
-            f'{type(transform).__name__} moves the image and must stand before the transforms that '
-            f'draw prompts; {drawn[0]} is drawn already.'
+            f'{type(transform).__name__} must stand before JitterBoxes and RandomPrompts: '
+            f'{drawn[0]} is drawn already.'
         )
 
 

@@ -6,12 +6,13 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from mmsam.errors import ConfigError
+from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, jitter_boxes, pick_pixels
 from mmsam.registry import TRANSFORMS
 
-from .order import check_decoded
+from .order import check_decoded, check_no_prompts
 
-_OBJECT_KEYS = ('boxes', 'gt_boxes', 'prompt_boxes', 'labels', 'rles', 'gt_masks')
+_OBJECT_KEYS = ('boxes', 'gt_boxes', 'labels', 'rles', 'gt_masks')
 
 
 @TRANSFORMS.register_module()
@@ -22,14 +23,17 @@ class RandomObjects(BaseTransform):
 
     Args:
         max_objects: > 0.
+
+    Raises:
+        ConfigError: a wrong option, or prompts that were drawn before.
     """
 
     def __init__(self, max_objects: int) -> None:
-        if max_objects < 1:
-            raise ConfigError(f'max_objects of RandomObjects must be > 0, got {max_objects}.')
+        check_whole_number('max_objects of RandomObjects', max_objects, 1)
         self.max_objects = max_objects
 
     def transform(self, results: dict) -> dict:
+        check_no_prompts(self, results)
         count = len(results['boxes'])
         if count <= self.max_objects:
             return results

@@ -9,7 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmsam.engine.optim_wrappers import is_between_updates
-from mmsam.errors import ConfigError, DivergedError
+from mmsam.errors import DivergedError
+from mmsam.options import check_whole_number
 from mmsam.registry import HOOKS
 
 _SPIKE = 10.0
@@ -31,13 +32,12 @@ class DivergenceHook(Hook):
         max_skipped: > 0; so many left out in a row end the training.
 
     Raises:
-        ConfigError: ``max_skipped`` is less than 1.
+        ConfigError: ``max_skipped`` is no whole number, or less than 1.
         DivergedError: ``max_skipped`` updates in a row were left out.
     """
 
     def __init__(self, max_skipped: int = 10) -> None:
-        if max_skipped < 1:
-            raise ConfigError(f'max_skipped of DivergenceHook must be > 0, got {max_skipped}.')
+        check_whole_number('max_skipped of DivergenceHook', max_skipped, 1)
         self.max_skipped = max_skipped
         self._skipped = 0
         self._batches: list[str] = []  # since the last update

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mmsam.checkpoint import load_weights
 from mmsam.errors import ConfigError, DataError
 from mmsam.models.sam.initialization import init_from_scratch
+from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, correction_steps, random_error_clicks, uniforms
 from mmsam.registry import MODELS
 from mmsam.structures import SAMDataSample
@@ -84,8 +85,7 @@ class SAMSegmentor(BaseModel):
         self.mask_loss = None
         self.frozen = tuple(frozen)
         self.correction = _checked_correction(correction)
-        if prompt_chunk < 1:
-            raise ConfigError(f'prompt_chunk of SAMSegmentor must be > 0, got {prompt_chunk}.')
+        check_whole_number('prompt_chunk of SAMSegmentor', prompt_chunk, 1)
         self.prompt_chunk = prompt_chunk
         self.test_prompts = TestPrompts.of_config(test_cfg or {})
         self.image_size: int = self.image_encoder.img_size

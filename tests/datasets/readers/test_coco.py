@@ -155,7 +155,7 @@ def test_encodings(world):
     with pytest.raises(DataError, match='not valid JSON'):
         read(world)
     path.unlink()
-    with pytest.raises(DataError, match='Cannot read annotation file .*converter'):
+    with pytest.raises(DataError, match='Cannot read .*converter'):
         read(world)
 
 

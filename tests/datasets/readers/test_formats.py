@@ -48,8 +48,8 @@ def test_what_is_unknown_gets_the_reader_s_own_sentence(tmp_path, name):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'file').write_text('<html>')
     for reader, message in [
-        ('coco', 'not valid JSON|Cannot read annotation file'),
-        ('label_studio', 'not valid JSON|Cannot read annotation file'),
+        ('coco', 'not valid JSON|Cannot read'),
+        ('label_studio', 'not valid JSON|Cannot read'),
         ('labelme', 'has no json files; check data_root and ann_dir'),
         ('sa1b', '3 of 3 images in .* have no annotation'),
         ('yolo_seg', 'None of the 3 images in .* has a label file'),

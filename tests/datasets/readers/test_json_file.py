@@ -23,6 +23,7 @@ FILES = dict(
         (lambda text: b'{}', 'is not '),
         (lambda text: b'3', 'is not '),
         (lambda text: text.replace('80', 'NaN', 1).encode(), r'is not valid JSON: .* has NaN, exp'),
+        (lambda text: text.replace('80', '1' + '0' * 400).encode(), 'more than 178956970 pixels'),
         (lambda text: text.replace('80', '-Infinity').encode(), 'not valid JSON: .*has -Infinity'),
     ],
 )
@@ -50,5 +51,5 @@ def test_a_byte_order_mark_is_passed_over(tmp_path, form):
 def test_a_missing_file(tmp_path, form):
     options = scenes.options(tmp_path, form)
     (tmp_path / FILES[form]).unlink()
-    with pytest.raises(DataError, match=f'Cannot read annotation file .*{FILES[form]}'):
+    with pytest.raises(DataError, match=f'Cannot read .*{FILES[form]}'):
         BoxPromptDataset(**options)

@@ -57,6 +57,7 @@ BOX = dict(x=25, y=50, width=25, height=10)
         (shape('rectangle', **BOX | dict(x=None)), 'not finite'),
         (shape('rectangle', **BOX | dict(x='a')), 'no list of numbers'),
         (shape('rectangle', **BOX, rotation='a'), "'rotation' 'a', expected degrees"),
+        (shape('rectangle', **BOX, rotation=10**400), "Result .* in .*'rotation' 10{400}, exp"),
         (shape('ellipse', x=10, y=10, radiusX=1e300, radiusY=1), 'far outside'),
         (shape('ellipse', x=10, y=10, radiusX=-5, radiusY=-5), r'expected >= 0'),
         (shape('brush'), "Result r0 of task 7 in .*: 'rle' must be a list of bytes"),

@@ -35,9 +35,27 @@ def test_a_slip_of_the_code_is_never_collected():
     assert found.errors == []
 
 
-def test_remarks_are_logged_or_collected(monkeypatch):
-    lines = []
-    monkeypatch.setattr(problems, 'print_log', lambda text, **options: lines.append(text))
+@pytest.fixture
+def lines(monkeypatch):
+    logged = []
+    monkeypatch.setattr(problems, 'print_log', lambda text, **options: logged.append(text))
+    return logged
+
+
+def test_remarks_of_file_after_file_are_logged_once_but_all_collected(lines):
+    told = set()
+    with collect_problems() as found:
+        remark('a', {'left out': ['1']}, told)
+        remark('b', {'left out': ['1']}, told)
+    assert [where for where, _ in found.remarks] == ['a', 'b'] and lines == []
+    remark('a', {'left out': [], 'cut off': ['2']}, told)
+    remark('b', {'left out': ['1'], 'cut off': ['2']}, told)
+    remark('c', {'left out': ['1', '2']}, told)
+    more = '; other files are not told.'
+    assert lines == [f'a: 1 cut off (2){more}', f'b: 1 left out (1){more}']
+
+
+def test_remarks_are_logged_or_collected(lines):
     remarks = {'left out': ['a'], 'cut off': [f'b{number}' for number in range(6)], 'turned': []}
     remark('file', remarks)
     remark('file', {'turned': []})

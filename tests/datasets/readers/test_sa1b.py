@@ -51,9 +51,14 @@ def test_wrong_records_name_file_and_record(tmp_path, change, message):
 
 
 @pytest.mark.bad_input(31)
-def test_what_has_no_pixels_is_left_out(tmp_path):
+def test_what_has_no_pixels_is_left_out(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'mmsam.datasets.readers.problems.print_log', lambda text, **options: lines.append(text)
+    )
     options = edited(tmp_path, annotation(segmentation=dict(size=[60, 80], counts=[4800])))
     assert BoxPromptDataset(**options)[0]['boxes'].tolist() == scenes.BOXES['a'][:1]
+    assert any('1 objects without a pixel left out (annotation 101 of a.json' in x for x in lines)
 
 
 def test_boxes_are_those_of_the_masks(tmp_path):

@@ -51,6 +51,27 @@ def test_what_has_no_pixels_is_left_out_and_the_rest_cut_off(tmp_path):
     assert read(tmp_path, lines)[0]['boxes'].tolist() == [[20, 15, 40, 30], [40, 30, 80, 60]]
 
 
+def test_what_is_left_out_is_told_once_for_all_files(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'mmsam.datasets.readers.problems.print_log', lambda text, **options: lines.append(text)
+    )
+    options = scenes.options(tmp_path, 'yolo_seg')
+    for name, line in (('a', '1 0.1 0.1\n1 0.2 0.2'), ('c', '1 0.3 0.3')):
+        (tmp_path / LABELS / f'{name}.txt').write_text(f'{SQUARE}\n{line}\n')
+    what = 'polygons with fewer than 3 points left out'
+    BoxPromptDataset(**options)
+    told = [line for line in lines if what in line]
+    names = 'line 2 of a.txt, line 3 of a.txt, line 2 of c.txt'
+    assert len(told) == 1 and told[0].startswith(f'{tmp_path / LABELS}: 3 {what} ({names})')
+    lines.clear()
+    dataset = BoxPromptDataset(**options, empty_images='keep')  # reads a file for each sample
+    for index in (0, 2, 0, 2):
+        dataset[index]
+    told = [line for line in lines if what in line]
+    assert len(told) == 1 and f'2 {what} (line 2 of a.txt, line 3 of a.txt)' in told[0]
+
+
 def test_names_of_the_classes(tmp_path):
     options = scenes.options(tmp_path, 'yolo_seg')
     names = tmp_path / 'data.yaml'

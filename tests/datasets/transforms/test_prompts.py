@@ -73,12 +73,20 @@ def test_few_objects_stay():
     assert RandomObjects(5)(objects(0))['rles'] == []
 
 
+@pytest.mark.parametrize('drawn', ['prompt_boxes', 'prompt_kinds'])
+def test_random_objects_stand_before_prompts(drawn):
+    message = f'RandomObjects must stand before .*RandomPrompts.*: {drawn} is drawn already'
+    with pytest.raises(ConfigError, match=message):
+        RandomObjects(9)(objects(2) | {drawn: np.zeros(2)})
+
+
 def test_wrong_options():
     for wrong in ({'ratio': -0.1}, {'max_pixels': -1}):
         with pytest.raises(ConfigError, match='JitterBoxes'):
             JitterBoxes(**wrong)
-    with pytest.raises(ConfigError, match='max_objects'):
-        RandomObjects(0)
+    for wrong in (0, '4'):
+        with pytest.raises(ConfigError, match=f'max_objects .* at least 1, got {wrong!r}'):
+            RandomObjects(wrong)
 
 
 def masks_of_boxes(boxes, size):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
@@ -192,6 +193,6 @@ def test_bad_schedules_fail_when_built(schedule, message):
 def test_prefixed_names_work_under_mmsegs_scope(tmp_path):
     model = ToySegmentor()
     hook = dict(type='mmsam.MaskLossHook', loss=dict(type='mmsam.SAMMaskLoss'))
-    run = runner(tmp_path, model, name='mmseg_scope', max_iters=1, hook=hook, scope='mmseg')
-    run.train()
+    with DefaultScope.overwrite_default_scope('mmseg'):  # which the runner would leave behind
+        runner(tmp_path, model, name='mmseg_scope', max_iters=1, hook=hook, scope='mmseg').train()
     assert isinstance(model.mask_loss, SAMMaskLoss)

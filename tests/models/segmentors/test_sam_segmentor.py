@@ -371,9 +371,10 @@ def test_a_wrong_correction(correction):
         build_segmentor(correction=correction)
 
 
-def test_a_wrong_chunk():
-    with pytest.raises(ConfigError, match='prompt_chunk'):
-        build_segmentor(prompt_chunk=0)
+@pytest.mark.parametrize('chunk', [0, '64'])
+def test_a_wrong_chunk(chunk):
+    with pytest.raises(ConfigError, match=f'prompt_chunk .* at least 1, got {chunk!r}'):
+        build_segmentor(prompt_chunk=chunk)
 
 
 # -- frozen parts
