@@ -5,9 +5,9 @@
 
 A small SAM first learns points and clicks, on generated stamps and then on the nuclei
 (``sam_tiny_stamp_mixed.py``, ``sam_tiny_nuclei_mixed.py``): it stands in for stock SAM, which knows
-boxes and points. From there it is tuned on the nuclei by the default recipe, with boxes only, with
-the prompts of SAM's paper, and as a well-known tutorial does it. Each is tested with boxes, with
-noisy boxes and with clicks.
+boxes and points. From there it is tuned on the nuclei by the default recipe, with the whole model
+and with the decoder alone, with boxes only, with the prompts of SAM's paper, and as a well-known
+tutorial does it. Each is tested with boxes, with noisy boxes and with clicks.
 """
 
 import argparse
@@ -30,6 +30,12 @@ SCORES = (
     'mIoU', 'mBIoU', 'mIoU_noise10', 'mIoU_noise20', 'mIoU_click1', 'mIoU_click2', 'mIoU_click3',
     'mIoU_click5', 'mIoU_click10', 'NoC85', 'NoC90', 'IoU_error',
 )  # fmt: skip
+
+DECODER_ONLY = """
+_base_ = '{root}/configs/sam_tiny_nuclei.py'
+model = dict(frozen=('image_encoder', 'prompt_encoder'))
+optim_wrapper = dict(optimizer=dict(lr=1e-4))  # as sam_stamp.py
+"""
 
 TUTORIAL = """
 _base_ = '{root}/configs/sam_tiny_nuclei.py'
@@ -101,11 +107,13 @@ def main(steps: int, work_dir: Path) -> None:
     for data, first_steps in FIRST_STEPS.items():
         name = f'sam_tiny_{data}_mixed'
         start = train(configs / f'{name}.py', start, first_steps, work_dir / name)
-    tutorial = work_dir / 'tutorial.py'
+    tutorial, decoder_only = work_dir / 'tutorial.py', work_dir / 'decoder_only.py'
     tutorial.write_text(TUTORIAL.format(root=ROOT))
+    decoder_only.write_text(DECODER_ONLY.format(root=ROOT))
     recipes = {
         'default': configs / 'sam_tiny_nuclei.py',
         'tutorial': tutorial,
+        'default, decoder only': decoder_only,
         'boxes only': configs / 'sam_tiny_nuclei_boxes.py',
         "SAM's recipe": configs / 'sam_tiny_nuclei_mixed.py',
     }
