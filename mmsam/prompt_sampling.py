@@ -7,7 +7,7 @@ coordinates are input px, and padding is never clicked.
 Clicks depend on what the model predicted, so no data loader can draw them. Their randomness is a
 function of a seed that each object brings along and of the number of the step: the device does not
 change it, and a resumed run draws the same clicks. Which steps bring a click, the objects that are
-decoded together decide (``correction_steps``).
+trained together decide (``correction_steps``).
 """
 
 import enum
@@ -165,7 +165,7 @@ def correction_steps(seed: int, *, num_clicks: int, num_repeats: int) -> list[bo
     """Whether each step after the first prompt brings a new click, or only the previous logits.
 
     The last step is a repetition, if there is one; the others stand at random places. Objects that
-    are decoded together share them: ``seed`` is that of the first.
+    are trained together share them: ``seed`` is that of the first.
 
     Source: appendix A of "Segment Anything": eight clicks and two repetitions, one of them last.
     """

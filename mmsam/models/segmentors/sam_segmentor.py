@@ -231,9 +231,12 @@ class SAMSegmentor(BaseModel):
             sizes[prompts.image_index].split(self.prompt_chunk),
             strict=True,
         )
+        is_click = [False]  # of each prediction; the first has the first prompt
+        if self.correction is not None and len(prompts):
+            is_click += correction_steps(int(prompts.seeds[0]), **self.correction)
         is_chunked = len(prompts) > self.prompt_chunk
         for part in parts:
-            sums = self._sum_of_losses(image_embeddings, *part, recompute=is_chunked)
+            sums = self._sum_of_losses(image_embeddings, *part, is_click, recompute=is_chunked)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value
         objects = objects_per_rank(len(prompts), device=inputs.device)
@@ -249,19 +252,18 @@ class SAMSegmentor(BaseModel):
         prompts: PromptBatch,
         targets: Tensor,
         input_sizes: Tensor,
+        is_click: Sequence[bool],
         *,
         recompute: bool,
     ) -> dict[str, Tensor]:
         """Sums over the prompts of each of the loss's values, the mean over the predictions.
 
-        With ``recompute`` the backward pass computes the activations of each prediction again.
+        ``is_click`` says which predictions a new click precedes. With ``recompute`` the backward
+        pass computes the activations of each prediction again.
         """
-        steps = [False]
-        if self.correction is not None and len(prompts):
-            steps += correction_steps(int(prompts.seeds[0]), **self.correction)
         totals: dict[str, Tensor] = {}
-        for number, is_click in enumerate(steps):
-            if is_click:
+        for number, has_click in enumerate(is_click):
+            if has_click:
                 assert prompts.masks is not None
                 numbers = uniforms(prompts.seeds, number)
                 prompts = prompts.with_clicks(
@@ -273,7 +275,7 @@ class SAMSegmentor(BaseModel):
             else:
                 sums, logits = self._losses_of_step(*arguments)
             for name, value in sums.items():
-                totals[name] = totals.get(name, 0) + value / len(steps)
+                totals[name] = totals.get(name, 0) + value / len(is_click)
             prompts = prompts.with_masks(logits)
         return totals
 

@@ -339,7 +339,7 @@ def test_other_seeds_other_clicks():
     assert values[0] == values[1] != values[2]
 
 
-@pytest.mark.parametrize('correction', [None, dict(num_clicks=2, num_repeats=1)])
+@pytest.mark.parametrize('correction', [None, dict(num_clicks=2, num_repeats=2)])
 def test_chunks_change_nothing(correction):
     """Also not the trace of memory: activations of one chunk at a time are computed again."""
     batch = with_prompts(random_batch(SIZES, COUNTS), 'bpbbbppbp')
