@@ -34,7 +34,7 @@ class LayerDecayConstructor(TrainableParamsConstructor):
     Raises:
         ConfigError: another ``paramwise_cfg``, no ``lr``, or a model without such an encoder.
 
-    Source: detectron2/modeling/backbone/vit.py @ main, ``get_vit_lr_decay_rate``; SAM itself was
+    Source: detectron2/modeling/backbone/vit.py @ 95a87b8, ``get_vit_lr_decay_rate``; SAM itself was
     trained with a rate of 0.8 (Segment Anything, appendix A, training recipe).
     """
 

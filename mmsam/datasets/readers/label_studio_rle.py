@@ -6,7 +6,7 @@ value less 1, and 4 times 4 for the bits of a length less 1, there are blocks: 1
 value, or single values), 2 bits (which of the four sizes the length has), the length less 1, and
 the value or values.
 
-Source: packages/rle-pack/src/index.ts of thi.ng/umbrella, ``decode``.
+Source: thi.ng/umbrella, packages/rle-pack/src/index.ts @ 2065c92, ``decode``.
 """
 
 import numpy as np
