@@ -1,9 +1,9 @@
 """Peak memory of a training step and of an evaluation with 375 objects in one image.
 
-    python benchmarks/many_objects.py [--corrections]
+    python benchmarks/many_objects.py [--config configs/sam_stamp.py]
 
 SAM ViT-B at 1024 px with random weights; the mask decoder trains, 16 prompts at a time
-(``model.prompt_chunk=16``). The image is the one of
+(``model.prompt_chunk=16``), with the prompts and clicks of the config. The image is the one of
 ``data/nuclei`` with most objects. Each measurement is a process of its own; its peak resident
 memory (VmHWM) includes Python, torch, the model and the optimizer. The limit is 4 GiB.
 """
@@ -21,9 +21,9 @@ from mmengine.registry import DefaultScope
 
 import mmsam.datasets
 import mmsam.engine
-import mmsam.evaluation  # noqa: F401
+import mmsam.evaluation
+import mmsam.models  # noqa: F401
 from mmsam.engine.optim_wrappers import SAMOptimWrapper
-from mmsam.models import SAMSegmentor
 from mmsam.registry import DATASETS, METRICS, MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -47,32 +47,25 @@ def crowded_dataset(pipeline: list, test_mode: bool):
     )
 
 
-def build_model(config: Config, corrections: bool) -> SAMSegmentor:
-    if corrections:
-        config.model.update(correction=dict(num_clicks=8, num_repeats=2))
+def train_step(config: Config) -> int:
+    """An update with one object, for the optimizer's states, then one with all: their number."""
+    pipeline = config.train_pipeline
+    (limit,) = (step for step in pipeline if step['type'] == 'RandomObjects')
     config.model.update(prompt_chunk=16)
-    return MODELS.build(config.model)
-
-
-def train_step(config: Config, corrections: bool) -> int:
-    """Two updates, the second with the optimizer's states; the number of objects."""
-    pipeline = [step for step in config.train_pipeline if step['type'] != 'RandomObjects']
-    sample = crowded_dataset(pipeline, test_mode=False)[0]
-    model = build_model(config, corrections).train()
+    model = MODELS.build(config.model).train()
     model.mask_loss = MODELS.build(dict(type='SAMMaskLoss', lovasz_weight=1.0))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     wrapper = SAMOptimWrapper(torch.optim.AdamW(trained, lr=1e-4))
-    for _ in range(1 if corrections else 2):
+    for limit.max_objects in (1, 10**6):
+        sample = crowded_dataset(pipeline, test_mode=False)[0]
         model.train_step({key: [value] for key, value in sample.items()}, wrapper)
     return len(sample['data_samples'].prompts)
 
 
-def evaluation(config: Config, corrections: bool) -> int:
-    """Masks, their RLE and all scores; with ``corrections`` of three clicks, too."""
+def evaluation(config: Config) -> int:
+    """Masks of boxes and of the config's clicks, their RLE and all scores."""
     dataset = crowded_dataset(config.test_pipeline, test_mode=True)
-    if corrections:
-        config.model.update(test_cfg=dict(num_clicks=3))
-    model = build_model(config, corrections=False).eval()
+    model = MODELS.build(config.model).eval()
     with torch.no_grad():
         (sample,) = model.val_step({key: [value] for key, value in dataset[0].items()})
     metric = METRICS.build(config.val_evaluator)
@@ -82,12 +75,11 @@ def evaluation(config: Config, corrections: bool) -> int:
     return len(sample.pred_instances)
 
 
-def measure(task: str, corrections: bool, results: multiprocessing.Queue) -> None:
+def measure(task: str, config: Path, results: multiprocessing.Queue) -> None:
     torch.manual_seed(0)
     start = time.perf_counter()
-    config = Config.fromfile(ROOT / 'configs/sam_stamp.py')
     with DefaultScope.overwrite_default_scope('mmsam'):
-        objects = {'train': train_step, 'evaluate': evaluation}[task](config, corrections)
+        objects = {'train': train_step, 'evaluate': evaluation}[task](Config.fromfile(config))
     status = Path('/proc/self/status').read_text()
     peak = int(next(line for line in status.splitlines() if line.startswith('VmHWM')).split()[1])
     results.put((objects, peak * 1024, time.perf_counter() - start))
@@ -95,12 +87,12 @@ def measure(task: str, corrections: bool, results: multiprocessing.Queue) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--corrections', action='store_true', help='with clicks, as in the paper')
-    corrections = parser.parse_args().corrections
+    parser.add_argument('--config', type=Path, default=ROOT / 'configs/sam_stamp.py')
+    config = parser.parse_args().config
     context = multiprocessing.get_context('spawn')
     for task in ('train', 'evaluate'):
         results = context.Queue()
-        process = context.Process(target=measure, args=(task, corrections, results))
+        process = context.Process(target=measure, args=(task, config, results))
         process.start()
         process.join()
         if process.exitcode:
