@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
+from types import NoneType
 from typing import Any
 
 from mmengine import registry as roots
@@ -115,6 +116,21 @@ _LEAST: dict[str, int] = {
     **{f'{loader}.num_workers': 0 for loader in _LOADERS},
 }
 
+_VALUES_OF: dict[Any, tuple[str, tuple[type, ...]]] = {
+    int: ('a whole number', (int,)),
+    float: ('a number', (int, float)),
+    bool: ('True or False', (bool, int, NoneType)),
+    str: ('text', (str,)),
+}
+_VALUES_OF |= {
+    kind | None: (f'{what} or None', (*types, NoneType))
+    for kind, (what, types) in _VALUES_OF.items()
+}
+"""What a parameter with this annotation expects, and the types of the values that do.
+
+False may be written as 0 or None, as Python takes them.
+"""
+
 _ALIKE = 0.8
 """Likeness from which an unknown name that could be right is taken for a slip."""
 
@@ -122,9 +138,10 @@ _ALIKE = 0.8
 def check_config(config: Config) -> None:
     """Check all that can be wrong in a config before data, weights or a model are touched.
 
-    Top-level keys, the names and options of everything that is built, and numbers: intervals,
-    lengths, the learning rate, loader settings. Options that a constructor requires and that are
-    not given are left to it. Paths are left to ``check_paths``.
+    Top-level keys, the names and options of everything that is built, numbers and texts among
+    mmsam's own options, and limits: intervals, lengths, the learning rate, loader settings. Options
+    that a constructor requires and that are not given are left to it. Paths are left to
+    ``check_paths``.
 
     Args:
         config: with all overrides; ``evaluation`` already translated.
@@ -439,6 +456,26 @@ def _check_options(value: dict, where: str, module: Callable, kind: Registry | N
             check_whole_number(f'{where}.interval', value['interval'], 1, never=-1)
         elif issubclass(module, LoggerHook):
             check_whole_number(f'{where}.interval', value['interval'], 1)
+    _check_kinds_of_values(value, where, module)
+
+
+def _check_kinds_of_values(value: dict, where: str, module: Callable) -> None:
+    """What a constructor of mmsam annotates as a plain number, switch or text is one.
+
+    Values of types that are not Python's own, such as numpy's numbers and paths, pass.
+    """
+    init = next(_constructors(module), None)
+    if init is None or not str(getattr(init, '__module__', '')).startswith('mmsam.'):
+        return
+    for name, parameter in inspect.signature(init).parameters.items():
+        if name not in value or parameter.annotation not in _VALUES_OF:
+            continue
+        given = value[name]
+        what, types = _VALUES_OF[parameter.annotation]
+        is_right = isinstance(given, types) and (bool in types or not isinstance(given, bool))
+        is_plain = isinstance(given, str | int | float | list | tuple | dict | NoneType)
+        if is_plain and not is_right:
+            raise ConfigError(f'{where}.{name}: expected {what}, got {given!r}.')
 
 
 def _options_of(module: Callable) -> set[str] | None:

@@ -1,13 +1,12 @@
 """Cuts a window out of the objects of an image."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from mmsam.geometry import Window
-from mmsam.structures.rle import RLE, move_rle
+from mmsam.structures.rle import RLE, mask_area, move_rle
 
 from .readers.rle import boxes_of_rles
 
@@ -32,7 +31,14 @@ class CroppedObjects(NamedTuple):
     boxes: np.ndarray
 
 
-def crop_objects(rles: Sequence[RLE], boxes: np.ndarray, window: Window) -> CroppedObjects:
+def crop_rle(rle: RLE, window: Window) -> RLE:
+    """A mask's part in a window, in the window's frame."""
+    return move_rle(rle, (-window.top, -window.left), (window.height, window.width))
+
+
+def crop_objects(
+    rles: Sequence[RLE], boxes: np.ndarray, window: Window, always: Container[int] = ()
+) -> CroppedObjects:
     """The objects of an image in a window of it.
 
     The box of an object that the window cuts is the box of its visible part; other boxes are moved
@@ -42,8 +48,8 @@ def crop_objects(rles: Sequence[RLE], boxes: np.ndarray, window: Window) -> Crop
         rles: masks of the image's size.
         boxes: (N, 4) float32 xyxy, in the image's frame.
         window: within the image.
+        always: indices of objects that are kept if the window has a pixel of them.
     """
-    size = (window.height, window.width)
     moved_boxes = boxes - np.array([window.left, window.top] * 2, np.float32)
     limits = np.array([window.width, window.height] * 2, np.float32)
     bounds = boxes_of_rles(list(rles))
@@ -52,9 +58,9 @@ def crop_objects(rles: Sequence[RLE], boxes: np.ndarray, window: Window) -> Crop
     kept, cropped, cropped_boxes = [], [], []
     for index in np.flatnonzero(seen).tolist():
         rle = rles[index]
-        part = move_rle(rle, (-window.top, -window.left), size)
-        visible, area = coco_mask.area(part), coco_mask.area(rle)
-        if visible == 0 or visible < MIN_VISIBLE_SHARE * area:
+        part = crop_rle(rle, window)
+        visible, area = mask_area(part), mask_area(rle)
+        if visible < max(1, 0 if index in always else MIN_VISIBLE_SHARE * area):
             continue
         box = moved_boxes[index].clip(0, limits)
         if visible < area or (box[:2] >= box[2:]).any():

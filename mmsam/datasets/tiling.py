@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from mmsam.errors import ConfigError
 from mmsam.geometry import Size, Window
 from mmsam.options import check_choice
+from mmsam.structures.rle import mask_area
 
-from .cropping import crop_objects
+from .cropping import crop_objects, crop_rle
 
 _KEYS = ('tile_size', 'overlap')
 
@@ -70,15 +73,26 @@ def build_tiling(options: object) -> Tiling:
 def tile_samples(info: dict, tiling: Tiling) -> Iterator[dict]:
     """An image of a training as one sample for each tile, those without an object included.
 
+    Every object is in a tile: one of which each tile has too little, see ``crop_objects``, is in
+    the tile that has most of it.
+
     Args:
         info: what ``BoxPromptDataset`` hands to the pipeline, of the whole image.
 
     Yields:
-        The same with the tile's objects, see ``crop_objects``, in the tile's frame, and ``tile``,
-        its ``Window``.
+        The same with the tile's objects in the tile's frame, and ``tile``, its ``Window``.
     """
-    for window in tiling.windows((info['height'], info['width'])):
-        objects = crop_objects(info['rles'], info['boxes'], window)
+    rles, boxes = info['rles'], info['boxes']
+    windows = tiling.windows((info['height'], info['width']))
+    crops = [crop_objects(rles, boxes, window) for window in windows]
+    everywhere_little = set(range(len(rles))).difference(*(crop.kept.tolist() for crop in crops))
+    always: list[list[int]] = [[] for _ in windows]
+    for index in everywhere_little:
+        areas = [mask_area(crop_rle(rles[index], window)) for window in windows]
+        always[int(np.argmax(areas))].append(index)
+    for window, objects, more in zip(windows, crops, always, strict=True):
+        if more:
+            objects = crop_objects(rles, boxes, window, more)
         yield {
             **info,
             'tile': window,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mmseg
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -104,6 +105,19 @@ WRONG_OPTIONS = [
     ('randomness.seed', 'one', 'randomness.seed: ', "got 'one'"),
     ('load_from', 5, 'load_from: expected a path as text', 'got 5'),
     ('work_dir', 5, 'work_dir: expected a path as text', 'got 5'),
+    # kinds of values, as our constructors annotate them
+    ('train_dataloader.dataset.pipeline.1.max_objects', '2', 'a whole number', "got '2'"),
+    ('train_dataloader.dataset.pipeline.1.max_objects', 2.5, 'a whole number', 'got 2.5'),
+    ('train_dataloader.dataset.pipeline.1.max_objects', True, 'a whole number', 'got True'),
+    ('train_dataloader.dataset.pipeline.2.image_size', None, 'a whole number', 'got None'),
+    ('train_dataloader.dataset.pipeline.5.prob', True, 'expected a number', 'got True'),
+    ('train_dataloader.dataset.pipeline.5.prob', [0.5], 'expected a number', 'got [0.5]'),
+    ('train_dataloader.dataset.pipeline.5.direction', 1, 'direction: expected text,', 'got 1'),
+    ('train_dataloader.dataset.pipeline.6.ratio', '0.1', '6.ratio: expected a number', "'0.1'"),
+    ('train_dataloader.dataset.prompt_boxes', 5, 'prompt_boxes: expected text or None', 'got 5'),
+    ('train_dataloader.sampler.seed', '1', 'sampler.seed: expected a whole number or None', "'1'"),
+    ('model.image_encoder.with_cp', 'False', 'with_cp: expected True or False', "got 'False'"),
+    ('model.image_encoder.with_cp', 0.5, 'with_cp: expected True or False', 'got 0.5'),
     ('model', 5, 'model: expected a dict', 'got 5'),
     # loops
     ('train_cfg.max_epochs', 3, 'max_iters (IterBasedTrainLoop) or max_epochs', 'got both'),
@@ -152,6 +166,17 @@ def test_wrong_options(key, value, first, second):
             "custom_hooks = [dict(type='MaskLossHook', loss=dict(type='SAMMaskLos'))]",
             "custom_hooks.0.loss.type: nothing is called 'SAMMaskLos'",
             'SAMMaskLoss?',
+        ),
+        (
+            "custom_hooks = [dict(type='MaskLossHook', "
+            "loss=dict(type='SAMMaskLoss', dice_weight='1'))]",
+            'custom_hooks.0.loss.dice_weight: expected a number',
+            "got '1'",
+        ),
+        (
+            "custom_hooks = [dict(type='SAMEarlyStoppingHook', monitor='sam/mIoU', patience='5')]",
+            'custom_hooks.0.patience: expected a whole number',
+            "got '5'",
         ),
         ("custom_hooks = [dict(type='ZeroShtHook')]", 'no hook is called', 'ZeroShotHook?'),
         ("custom_hooks = [dict(type='mmsam.MaskLosHook')]", 'no hook is called', 'MaskLossHook?'),
@@ -279,6 +304,15 @@ def test_what_a_run_dumps_passes(path, tmp_path):
         {'train_dataloader.dataset.pipeline.1.max_objects': 4},
         {'custom_hooks.0.priority': 'LOW', 'auto_scale_lr.enable': False},
         {'my_own.deep.key': 1, 'default_hooks.early.type': 'EmptyCacheHook'},
+        # values that do, and those that only the constructor can judge
+        {'train_dataloader.dataset.pipeline.5.prob': 1},
+        {'train_dataloader.dataset.pipeline.5.prob': np.float32(0.5)},
+        {'train_dataloader.dataset.pipeline.1.max_objects': np.int64(2)},
+        {'train_dataloader.dataset.data_root': Path('data')},
+        {'train_dataloader.dataset.indices': [0, 1], 'train_dataloader.sampler.seed': None},
+        {'model.image_encoder.with_cp': None, 'train_dataloader.sampler.shuffle': 0},
+        {'default_hooks.checkpoint.save_best': ['sam/mIoU'], 'model.image_encoder.arch': 5},
+        {'default_hooks.timer.type': 'EMAHook', 'default_hooks.timer.momentum': '0.1'},
         {'load_from': 'no/such.pth'},  # check_paths looks, after --load-from
     ],
 )
@@ -317,6 +351,10 @@ def test_types_may_be_classes():
     with pytest.raises(ConfigError, match='SAMBackbone has no option img_sizes'):
         check_config(config)
     del config.model['img_sizes']
+    config.model.frozen = 'no'
+    with pytest.raises(ConfigError, match="^model.frozen: expected True or False, got 'no'.$"):
+        check_config(config)
+    del config.model['frozen']
     config.optim_wrapper.optimizer.momentun = 0.9
     with pytest.raises(ConfigError, match='SGD has no option momentun; did you mean momentum'):
         check_config(config)

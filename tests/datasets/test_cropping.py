@@ -42,6 +42,13 @@ def test_too_little_of_an_object(width, kept):
     assert crop_objects(rles, boxes, window).kept.tolist() == kept
 
 
+def test_objects_that_are_kept_however_little_is_seen():
+    rles, boxes = objects_of([(10, 10, 31, 20), (39, 39, 40, 40), (11, 20, 40, 21)])
+    cropped = crop_objects(rles, boxes, Window(0, 0, 40, 12), always=(0, 1))
+    assert cropped.kept.tolist() == [0]  # no pixel of the second, too little of the third
+    assert cropped.boxes.tolist() == [[10, 10, 12, 20]]
+
+
 def test_annotated_boxes_are_only_moved():
     rles, boxes = objects_of([(22, 12, 30, 20), (22, 12, 30, 20), (22, 12, 30, 20)])
     boxes += np.array([[-1, 0, 2.5, 0], [-9, 0, 0, 0], [-20, 0, -15, 0]], np.float32)

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as mask_api
 
 from mmsam.datasets import BoxPromptDataset, EpochIndex
-from mmsam.datasets.tiling import Tiling, build_tiling
+from mmsam.datasets.readers.rle import boxes_of_rles
+from mmsam.datasets.tiling import Tiling, build_tiling, tile_samples
 from mmsam.errors import ConfigError
 from mmsam.geometry import Window
+from mmsam.structures.rle import encode_masks
 
 TILING = {'tile_size': 40, 'overlap': 10}
 
@@ -73,6 +76,57 @@ def test_tiles_are_the_samples_of_a_training(world, form):
         (20, 30, [[0, 20, 40, 40]]),
         (20, 40, [[0, 20, 30, 40]]),
     ]
+
+
+def random_objects(rng, height, width):
+    """Masks of scattered pixels, thin diagonals and rectangles, four of each."""
+    masks = np.zeros((12, height, width), np.uint8)
+    for scattered, line, rectangle in masks.reshape(4, 3, height, width):
+        scattered[rng.integers(0, height, 60), rng.integers(0, width, 60)] = 1
+        columns = np.arange(width)
+        rows = rng.integers(height) + columns * rng.uniform(-1, 1)
+        line[rows.astype(int) % height, columns] = 1
+        y, x = rng.integers(height), rng.integers(width)
+        rectangle[y : y + rng.integers(1, 40), x : x + rng.integers(1, 40)] = 1
+    return masks
+
+
+def training_tiles(masks, tiling):
+    """The samples of an image whose objects are numbered by their labels."""
+    rles = encode_masks(masks)
+    info = {'height': masks.shape[1], 'width': masks.shape[2], 'rles': rles}
+    info |= {'boxes': boxes_of_rles(rles), 'labels': np.arange(len(masks))}
+    return list(tile_samples(info | {'names': [f'object {i}' for i in range(len(masks))]}, tiling))
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_every_object_is_in_a_tile_of_a_training(seed):
+    rng = np.random.default_rng(seed)
+    masks = random_objects(rng, *rng.integers(60, 120, 2))
+    tiles = training_tiles(masks, Tiling(10, int(rng.integers(0, 4))))
+    shown = np.zeros((len(masks), len(tiles)), int)
+    is_in = np.zeros((len(masks), len(tiles)), bool)
+    for number, sample in enumerate(tiles):
+        top, left, height, width = sample['tile']
+        shown[:, number] = masks[:, top : top + height, left : left + width].sum(axis=(1, 2))
+        is_in[sample['labels'], number] = True
+        assert sample['names'] == [f'object {label}' for label in sample['labels']]
+    assert is_in.any(axis=1).all()
+    # in those that have a tenth of it, or else in the first of those that have most of it
+    expected = shown * 10 >= masks.sum(axis=(1, 2))[:, None]
+    is_thin = ~expected.any(axis=1)
+    expected[is_thin, shown[is_thin].argmax(axis=1)] = True
+    assert is_thin.any() and not is_thin.all() and (is_in == expected).all()
+
+
+def test_an_object_of_which_no_tile_has_much():
+    """A line through fourteen tiles, 5 of its 57 pixels in the third."""
+    mask = np.zeros((1, 4, 56), np.uint8)
+    mask[0, 1] = mask[0, 2, 9] = 1
+    tiles = training_tiles(mask, Tiling(4, 0))
+    assert [number for number, tile in enumerate(tiles) if tile['rles']] == [2]
+    np.testing.assert_array_equal(mask_api.decode(tiles[2]['rles'])[..., 0], mask[0, :, 8:12])
+    assert tiles[2]['boxes'].tolist() == tiles[2]['gt_boxes'].tolist() == [[0, 1, 4, 3]]
 
 
 @pytest.mark.parametrize('form', ['polygon', 'instance'])
