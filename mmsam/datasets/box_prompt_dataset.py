@@ -46,7 +46,8 @@ class BoxPromptDataset(BaseDataset):
 
     With ``prompt_boxes``, ``boxes`` are the D boxes of a detector, with ``prompt_scores`` (D,)
     float32 and ``prompt_labels`` (D,) int64; ``gt_boxes``, ``labels`` and ``rles`` stay those of
-    the K objects.
+    the K objects. In validation and test, an image of COCO with crowds has ``ignored_rles``, their
+    N masks as ``rles``, and ``ignored_labels`` (N,) int64.
 
     All that is drawn at random in the pipeline, from ``random``, ``numpy.random`` or torch, is a
     function of (seed, epoch, index): neither the worker nor earlier samples change it. Seed and
@@ -307,6 +308,9 @@ class BoxPromptDataset(BaseDataset):
         }
         if self.tiling is not None and self.test_mode:
             info['tiles'] = self.tiling.windows(objects.size)
+        if objects.ignored_rles and self.test_mode:
+            info['ignored_rles'] = objects.ignored_rles
+            info['ignored_labels'] = np.array(objects.ignored_labels, dtype=np.int64)
         return info
 
     def _boxes(self, image: AnnotatedImage, objects: Objects) -> np.ndarray:

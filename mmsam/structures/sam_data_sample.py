@@ -28,6 +28,9 @@ class SAMDataSample(BaseDataElement):
     - ``gt_instances.labels`` (K,) int64, index into ``metainfo['classes']``;
     - ``gt_instances.masks`` (K, h, w) uint8 of 0 and 1, input px (training), or
       ``gt_instances.rles``, K compressed COCO RLE dicts, original px (validation, test);
+    - ``ignored_instances``, only of an image with COCO crowds in validation and test: of N crowds,
+      which are no objects, ``rles``, N compressed COCO RLE dicts, original px, and ``labels`` (N,)
+      int64; to ``COCOMaskAP`` a detection on one is neither right nor wrong;
     - ``pred_instances.rles`` K compressed COCO RLE dicts, original px;
     - ``pred_instances.iou_predictions`` (K,) float32, the IoU head's estimate;
     - ``pred_instances.prompt_points`` (K, 2) float32 (x, y), input px, of masks that were predicted
@@ -55,6 +58,14 @@ class SAMDataSample(BaseDataElement):
     @gt_instances.setter
     def gt_instances(self, value: InstanceData) -> None:
         self.set_field(value, '_gt_instances', dtype=InstanceData)
+
+    @property
+    def ignored_instances(self) -> InstanceData:
+        return self._ignored_instances
+
+    @ignored_instances.setter
+    def ignored_instances(self, value: InstanceData) -> None:
+        self.set_field(value, '_ignored_instances', dtype=InstanceData)
 
     @property
     def pred_instances(self) -> InstanceData:

@@ -387,7 +387,7 @@ SUSPICIOUS_RECORDS = {
     31: [(outline(), '1 objects without a pixel .*: annotation 1 in .*train.json')],
     32: [(outline(polygon(-9, -9, 12, 13)), r'\| objects +\| +3 ')],
     33: [(outline([str(number) for number in SQUARE]), r'\| objects +\| +3 ')],
-    34: [(edit('annotations', 0, iscrowd=1), '1 .*crowd.* left out: annotation 1 in')],
+    34: [(edit('annotations', 0, iscrowd=1), '1 .*crowd.* left out of the .*: annotation 1 in')],
     39: [(text(lambda content: content.encode('utf-8-sig')), r'\| objects +\| +3 ')],
     45: [
         (

@@ -272,6 +272,30 @@ def test_boxes_of_a_detector(world, form):
         build(world, world.reader(form), prompt_boxes=str(path))
 
 
+@pytest.mark.bad_input(34)
+def test_crowds_reach_a_test_whole(world):
+    """Tiles and the order of the classes as the config has them, in an image without objects."""
+    content = world.coco_dict()
+    content['categories'].insert(0, {'id': 3, 'name': 'other'})
+    for annotation in content['annotations'][:2]:
+        annotation.update(iscrowd=1)
+    content['annotations'][1].update(category_id=3)
+    options = dict(
+        reader=world.write_json(content), data_root=str(world.root), empty_images='keep',
+        tiling=dict(tile_size=32, overlap=8), metainfo=dict(classes=('thing', 'other')),
+    )  # fmt: skip
+    dataset = BoxPromptDataset(**options, test_mode=True)
+    image, without = dataset[0], dataset[2]
+    assert image['rles'] == [] and len(image['tiles']) > 1
+    assert mask_api.toBbox(image['ignored_rles']).tolist() == [[10, 5, 10, 20], [30, 40, 40, 20]]
+    assert image['ignored_labels'].tolist() == [0, 1]
+    assert 'ignored_rles' not in without
+    options['metainfo'] = dict(classes=('other',))
+    assert BoxPromptDataset(**options, test_mode=True)[0]['ignored_labels'].tolist() == [0]
+    training = BoxPromptDataset(**options)
+    assert not any('ignored_rles' in training.get_data_info(i) for i in range(len(training)))
+
+
 def test_boxes_of_a_detector_with_a_split(world):
     reader = world.reader('polygon')
     path = world.root / 'results.json'

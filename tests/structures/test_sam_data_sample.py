@@ -26,7 +26,9 @@ def test_fields_show_under_their_public_names(sample):
     assert 'pred_instances' not in sample
 
 
-@pytest.mark.parametrize('field', ['prompts', 'gt_instances', 'pred_instances'])
+@pytest.mark.parametrize(
+    'field', ['prompts', 'gt_instances', 'ignored_instances', 'pred_instances']
+)
 def test_another_type_is_refused(sample, field):
     with pytest.raises(AssertionError, match='InstanceData'):
         setattr(sample, field, dict(boxes=torch.zeros(1, 4)))

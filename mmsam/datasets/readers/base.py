@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Objects:
-    """The K objects of one image; all lists have length K and the same order.
+    """The K objects of one image; ``rles`` to ``boxes`` have length K and the same order.
 
     Args:
         size: (H, W) in original px, as the annotation says.
@@ -26,6 +26,8 @@ class Objects:
         boxes: xyxy in original px, unchecked, None for an object that has none. None as a whole
             where the format knows masks only.
         left_out: of the file, for the data set to log; a reader of one file logs it itself.
+        ignored_rles: as ``rles``, of N COCO crowds, in which nobody told the objects apart.
+        ignored_labels: as ``labels``, of the N crowds.
     """
 
     size: Size
@@ -34,6 +36,8 @@ class Objects:
     names: list[str]
     boxes: list[Box | None] | None
     left_out: Dropped = field(default_factory=dict)
+    ignored_rles: list[RLE] = field(default_factory=list)
+    ignored_labels: list[int] = field(default_factory=list)
 
 
 @dataclass

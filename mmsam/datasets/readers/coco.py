@@ -13,7 +13,7 @@ from .json_file import read_json
 from .problems import first_few, one_record, remark
 from .segmentations import Dropped, checked_size, read_segmentation
 
-_CROWD = 'annotations of crowds left out'
+_CROWD = 'annotations of crowds left out of the objects'
 
 
 class CocoReader(AnnotationReader):
@@ -22,12 +22,12 @@ class CocoReader(AnnotationReader):
     Everything is checked when the file is read, before training, and kept as compressed RLE.
     Labels follow the ascending category ids, or the classes that are asked for. Polygons with
     fewer than three points, objects without a pixel and crowds are left out and counted in one
-    warning.
+    warning. Crowds are handed over beside the objects, as what a test may ignore.
 
     Args:
         data_root: folder that a relative ``ann_file`` belongs to.
         ann_file: the json file.
-        keep_crowd: use annotations with ``iscrowd=1`` as one object each, else leave them out.
+        keep_crowd: use annotations with ``iscrowd=1`` as one object each, not as a crowd.
     """
 
     def __init__(self, data_root: str, ann_file: str, keep_crowd: bool = False) -> None:
@@ -148,12 +148,15 @@ class CocoReader(AnnotationReader):
         label = labels[record['category_id']]
         if label is None:
             return
-        if record.get('iscrowd') and not self.keep_crowd:
-            dropped.setdefault(_CROWD, []).append(name)
-            return
         objects = self.read_objects(image)
         rle = read_segmentation(record.get('segmentation'), objects.size, where, name, dropped)
-        if rle is not None:
+        if rle is None:
+            return
+        if record.get('iscrowd') and not self.keep_crowd:
+            dropped.setdefault(_CROWD, []).append(name)
+            objects.ignored_rles.append(rle)
+            objects.ignored_labels.append(label)
+        else:
             objects.rles.append(rle)
             objects.labels.append(label)
             objects.names.append(name)

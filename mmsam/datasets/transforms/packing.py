@@ -21,7 +21,8 @@ class PackSAMInputs(BaseTransform):
     ``prompts.seeds``, what ``RandomPrompts`` drew as ``prompts.kinds``, ``points`` and ``masks``,
     the ``prompts.scores`` and ``labels`` of a detector's boxes,
     and ``gt_instances``: ``labels``; ``masks`` in input px if they were decoded, else ``rles`` in
-    original px; ``boxes`` in original px, unless a flip left that frame.
+    original px; ``boxes`` in original px, unless a flip left that frame. Of an image with
+    ``ignored_rles``, also ``ignored_instances``: ``rles`` in original px, and ``labels``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -41,5 +42,8 @@ class PackSAMInputs(BaseTransform):
         sample = SAMDataSample(metainfo={key: results[key] for key in _METAINFO if key in results})
         sample.prompts = prompts
         sample.gt_instances = truth
+        if 'ignored_rles' in results:
+            labels = torch.from_numpy(results['ignored_labels'])
+            sample.ignored_instances = InstanceData(labels=labels, rles=results['ignored_rles'])
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
         return {'inputs': torch.from_numpy(image), 'data_samples': sample}

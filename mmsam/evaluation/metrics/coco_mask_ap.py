@@ -32,8 +32,8 @@ class COCOMaskAP(BaseMetric):
     only sizes that occur) and ``AR``, means over the classes that occur.
 
     As in COCO, the 100 detections with the highest scores of an image and class count; where an
-    image has more objects, as many as the largest number of objects in one. Objects that the data
-    set leaves out, as ``iscrowd`` ones, are not there: a detection on one is wrong.
+    image has more objects, as many as the largest number of objects in one. ``ignored_instances``
+    are COCO's crowds (``iscrowd``): what is detected on one, and on no object, does not count.
     """
 
     default_prefix = 'coco'
@@ -47,7 +47,8 @@ class COCOMaskAP(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: ``SAMDataSample.to_dict()`` with ``ori_shape``, ``gt_instances.rles`` and
-                ``labels`` (K), ``pred_instances.rles``, ``prompts.scores`` and ``labels`` (D).
+                ``labels`` (K), ``pred_instances.rles``, ``prompts.scores`` and ``labels`` (D);
+                ``ignored_instances.rles`` and ``labels`` (N) where there are crowds.
 
         Raises:
             ConfigError: the boxes have no scores.
@@ -60,10 +61,14 @@ class COCOMaskAP(BaseMetric):
                     f'(tools/test.py --boxes), got boxes without in {sample["img_path"]}.'
                 )
             true = _annotations(truth['rles'], truth['labels'].tolist())
+            crowds = []
+            if 'ignored_instances' in sample:
+                ignored = sample['ignored_instances']
+                crowds = _annotations(ignored['rles'], ignored['labels'].tolist(), iscrowd=1)
             found = _annotations(sample['pred_instances']['rles'], prompts['labels'].tolist())
             for annotation, score in zip(found, prompts['scores'].tolist(), strict=True):
                 annotation['score'] = score
-            self.results.append((tuple(sample['ori_shape']), true, found))
+            self.results.append((tuple(sample['ori_shape']), true, crowds, found))
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gather the results of all ranks, and evaluate them.
@@ -74,15 +79,16 @@ class COCOMaskAP(BaseMetric):
         Raises:
             DataError: no image has an object; raised on every rank.
         """
-        check_any_object('COCOMaskAP', sum(len(truth) for _, truth, _ in self.results), size)
+        check_any_object('COCOMaskAP', sum(len(truth) for _, truth, *_ in self.results), size)
         return super().evaluate(size)
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Let pycocotools evaluate; called on the main rank."""
-        sizes, truths, detections = zip(*results, strict=True)
+        sizes, truths, crowds, detections = zip(*results, strict=True)
         most = max(len(truth) for truth in truths)
+        expected = [truth + ignored for truth, ignored in zip(truths, crowds, strict=True)]
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
-            evaluation = COCOeval(_coco(sizes, truths), _coco(sizes, detections), 'segm')
+            evaluation = COCOeval(_coco(sizes, expected), _coco(sizes, detections), 'segm')
             evaluation.params.maxDets = [max(MAX_DETECTIONS, most)]
             evaluation.evaluate()
             evaluation.accumulate()
@@ -100,14 +106,14 @@ class COCOMaskAP(BaseMetric):
         return {name: float(np.mean(value)) for name, value in known.items() if value.size}
 
 
-def _annotations(rles: Sequence[RLE], labels: list[int]) -> list[dict]:
+def _annotations(rles: Sequence[RLE], labels: list[int], iscrowd: int = 0) -> list[dict]:
     """COCO's annotations of one image's masks, without ids."""
     return [
         {
             'category_id': label + 1,
             'segmentation': rle,
             'area': mask_area(rle),
-            'iscrowd': 0,
+            'iscrowd': iscrowd,
         }
         for rle, label in zip(rles, labels, strict=True)
     ]

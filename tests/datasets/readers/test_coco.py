@@ -229,5 +229,10 @@ def test_parts_of_one_object_are_united(world):
 def test_crowd(world):
     content = world.coco_dict('runs')
     content['annotations'][0]['iscrowd'] = 1
-    assert read(world, content)[1].names == ['annotation 2']
-    assert read(world, content, keep_crowd=True)[1].names == ['annotation 1', 'annotation 2']
+    objects = read(world, content)[1]
+    assert objects.names == ['annotation 2']
+    assert mask_api.toBbox(objects.ignored_rles).tolist() == [[10, 5, 10, 20]]
+    assert objects.ignored_labels == [0]
+    kept = read(world, content, keep_crowd=True)[1]
+    assert kept.names == ['annotation 1', 'annotation 2']
+    assert kept.ignored_rles == kept.ignored_labels == []

@@ -33,6 +33,15 @@ def test_validation_sample():
     assert sample.gt_instances.labels.tolist() == [2]
     assert sample.gt_instances.rles == [{'size': [12, 16]}]
     assert 'masks' not in sample.gt_instances
+    assert 'ignored_instances' not in sample
+
+
+def test_crowds_are_ignored_instances():
+    crowds = {'ignored_rles': [{'size': [12, 16]}] * 2, 'ignored_labels': np.array([1, 0])}
+    sample = PackSAMInputs()(results(rles=[{}], **crowds))['data_samples']
+    assert sample.ignored_instances.rles == crowds['ignored_rles']
+    assert sample.ignored_instances.labels.tolist() == [1, 0]
+    assert sample.gt_instances.labels.tolist() == [2]
 
 
 def test_training_sample():
