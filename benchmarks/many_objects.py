@@ -3,8 +3,8 @@
     python benchmarks/many_objects.py [--config configs/sam_stamp.py]
 
 SAM ViT-B at 1024 px with random weights; the mask decoder trains, 16 prompts at a time
-(``model.prompt_chunk=16``), with the prompts and clicks of the config. The image is the one of
-``data/nuclei`` with most objects. Each measurement is a process of its own; its peak resident
+(``model.prompt_chunk=16``), with the prompts, clicks and loss of the config. The image is the one
+of ``data/nuclei`` with most objects. Each measurement is a process of its own; its peak resident
 memory (VmHWM) includes Python, torch, the model and the optimizer. The limit is 4 GiB. The
 processes run with ``MALLOC_MMAP_THRESHOLD_``: by itself glibc keeps what is freed between the masks
 of the clicks, which live until the backward pass, and the peak is near 5 GiB.
@@ -56,7 +56,8 @@ def train_step(config: Config) -> int:
     (limit,) = (step for step in pipeline if step['type'] == 'RandomObjects')
     config.model.update(prompt_chunk=16)
     model = MODELS.build(config.model).train()
-    model.mask_loss = MODELS.build(dict(type='SAMMaskLoss', lovasz_weight=1.0))
+    (hook,) = (hook for hook in config.custom_hooks if hook['type'] == 'MaskLossHook')
+    model.mask_loss = MODELS.build(hook['loss'])
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     wrapper = SAMOptimWrapper(torch.optim.AdamW(trained, lr=1e-4))
     for limit.max_objects in (1, 10**6):

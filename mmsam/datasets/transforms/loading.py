@@ -18,9 +18,8 @@ class LoadSAMImage(BaseTransform):
     """Reads ``img_path`` as 8-bit RGB; sets ``img`` (H, W, 3) uint8, ``ori_shape``, ``img_shape``.
 
     Gray, palette, 1-bit and CMYK images are converted, alpha is dropped; of the latter two there is
-    one warning. EXIF orientation is ignored, as COCO tools do, but for TIFF. Also
-    sets ``image_reading``, with
-    which ``read_rgb`` gives the same pixels again.
+    one warning. EXIF orientation is ignored, as COCO tools do, but for TIFF. Also sets
+    ``image_reading``, with which ``read_rgb`` gives the same pixels again.
 
     Of an image with a ``tile``, only that is ``img``, and the two shapes are the tile's.
 
