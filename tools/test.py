@@ -44,6 +44,7 @@ def parse_args() -> argparse.Namespace:
         help='test these weights first, and compare: a table, comparison.json in the work dir, and '
         'in --show-dir only the images that became worse: truth, before, after',
     )
+    parser.add_argument('--amp', action='store_true', help='test in bfloat16 mixed precision')
     add_prompt_arguments(parser)
     return parser.parse_args()
 
@@ -53,6 +54,8 @@ def main(args: argparse.Namespace) -> None:
     if config.get('test_dataloader') is None:
         raise ConfigError(f'{args.config} has no test_dataloader.')
     apply_prompt_arguments(config, args)
+    if args.amp:
+        config.test_cfg = dict(type='mmsam.BFloat16TestLoop')
     if args.out:
         evaluators = config.test_evaluator
         config.test_evaluator = evaluators if isinstance(evaluators, list) else [evaluators]

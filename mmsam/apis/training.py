@@ -34,7 +34,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         'a cluster stops and starts again',
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
-    parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
+    parser.add_argument(
+        '--amp', action='store_true', help='train and validate in bfloat16 mixed precision'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -64,6 +66,8 @@ def load_training_config(args: argparse.Namespace) -> Config:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp:
         config.optim_wrapper.type = 'mmsam.BFloat16OptimWrapper'
+        if config.get('val_cfg') is not None:
+            config.val_cfg = dict(type='mmsam.BFloat16ValLoop')
     if args.auto_scale_lr:
         if config.get('auto_scale_lr') is None:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmsam.checkpoint import load_weights
 from mmsam.errors import ConfigError, DataError
+from mmsam.models.precision import fast_bfloat16
 from mmsam.models.sam.initialization import init_from_scratch
 from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, correction_steps, random_error_clicks, uniforms
@@ -24,6 +26,8 @@ from .prompted_prediction import TestPrompts, input_masks, predict_image
 from .tiled_prediction import predict_tiled_image
 
 PARTS = ('image_encoder', 'prompt_encoder', 'mask_decoder')
+
+ENCODER_DTYPES = ('auto', 'float32', 'bfloat16')
 
 
 @MODELS.register_module()
@@ -49,6 +53,9 @@ class SAMSegmentor(BaseModel):
             prompt is followed by clicks on errors of the prediction, whose logits are fed back as
             mask prompt (without their gradient), and by repetitions without a new click, one of
             them last. The loss is the mean over all predictions. None: the first prompt only.
+        encoder_dtype: in what a frozen image encoder multiplies: ``'float32'``, ``'bfloat16'``, or
+            ``'auto'``, bfloat16 where the device is fast at it. An encoder that trains computes in
+            what the optimizer wrapper and the loops say (``--amp``).
         prompt_chunk: more prompts of a batch than this are trained in chunks, whose activations are
             computed again for the backward pass, those of each click by themselves: then memory
             grows neither with the number of objects nor of clicks.
@@ -68,6 +75,7 @@ class SAMSegmentor(BaseModel):
         data_preprocessor: dict | None = None,
         frozen: Sequence[str] = ('image_encoder', 'prompt_encoder'),
         correction: Mapping | None = None,
+        encoder_dtype: str = 'auto',
         prompt_chunk: int = 64,
         test_cfg: Mapping | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -84,6 +92,8 @@ class SAMSegmentor(BaseModel):
         self.mask_decoder = MODELS.build(mask_decoder)
         self.mask_loss = None
         self.frozen = tuple(frozen)
+        self._check_encoder_options(encoder_dtype)
+        self.encoder_dtype = encoder_dtype
         self.correction = _checked_correction(correction)
         check_whole_number('prompt_chunk of SAMSegmentor', prompt_chunk, 1)
         self.prompt_chunk = prompt_chunk
@@ -151,7 +161,7 @@ class SAMSegmentor(BaseModel):
 
     def encode_images(self, inputs: Tensor) -> Tensor:
         """Images (B, 3, S, S) to embeddings (B, C, S/16, S/16), C = 256 in the official sizes."""
-        with self._gradient_of('image_encoder'):
+        with self._gradient_of('image_encoder'), self._encoder_precision(inputs.device):
             return self.image_encoder(inputs)
 
     def decode(self, image_embeddings: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
@@ -343,6 +353,35 @@ class SAMSegmentor(BaseModel):
     def _gradient_of(self, part: str) -> torch.set_grad_enabled:
         """Context in which a frozen part records no gradient."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and part not in self.frozen)
+
+    def _encoder_precision(self, device: torch.device) -> AbstractContextManager:
+        """Context in which the image encoder computes as ``encoder_dtype`` says."""
+        if 'image_encoder' not in self.frozen:
+            return nullcontext()
+        if self.encoder_dtype == 'float32':
+            return torch.autocast(device.type, enabled=False)
+        if self.encoder_dtype == 'bfloat16' or fast_bfloat16(device):
+            return torch.autocast(device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _check_encoder_options(self, encoder_dtype: str) -> None:
+        if encoder_dtype not in ENCODER_DTYPES:
+            raise ConfigError(
+                f'encoder_dtype of SAMSegmentor: expected one of {list(ENCODER_DTYPES)}, got '
+                f'{encoder_dtype!r}.'
+            )
+        if 'image_encoder' not in self.frozen and encoder_dtype != 'auto':
+            raise ConfigError(
+                "encoder_dtype of SAMSegmentor: expected 'auto' as image_encoder trains (not in "
+                f'frozen), got {encoder_dtype!r}; --amp trains and tests in bfloat16.'
+            )
+        frozen_stages = getattr(self.image_encoder, 'frozen_stages', -1)
+        if 'image_encoder' in self.frozen and frozen_stages >= 0:
+            raise ConfigError(
+                'image_encoder.frozen_stages: expected -1 as all of image_encoder is in frozen of '
+                f'SAMSegmentor, got {frozen_stages}; take image_encoder out of frozen to train '
+                'what comes behind these stages.'
+            )
 
 
 _OBJECTS_AT_ONCE = 16

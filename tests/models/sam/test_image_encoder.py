@@ -3,34 +3,16 @@ import copy
 import pytest
 import torch
 from reference_sam import build_reference_sam, randomise
-from segment_anything.modeling import image_encoder as upstream
 from tiny_sam import TINY_ARCH
 
 from mmsam.models.sam import SAMImageEncoder
-from mmsam.models.sam.image_encoder import (
-    resize_pos_embed,
-    window_partition,
-    window_unpartition,
-)
+from mmsam.models.sam.image_encoder import resize_pos_embed
 
 
 def build_encoder(img_size: int = 128, **options) -> SAMImageEncoder:
     encoder = SAMImageEncoder(arch=TINY_ARCH, img_size=img_size, **options)
     randomise(encoder)
     return encoder
-
-
-@pytest.mark.parametrize('size', [(6, 9), (8, 8), (5, 2), (3, 3)])
-def test_windows_as_upstream(size):
-    x = torch.randn(2, *size, 4)
-    windows = window_partition(x, 3)
-    expected, padded_size = upstream.window_partition(x, 3)
-    assert torch.equal(windows, expected)
-    assert torch.equal(
-        window_unpartition(windows, 3, size),
-        upstream.window_unpartition(windows, 3, padded_size, size),
-    )
-    assert torch.equal(window_unpartition(windows, 3, size), x)
 
 
 def test_resize_pos_embed_by_hand():
