@@ -500,7 +500,8 @@ def test_tensor_mode_without_samples_gives_the_embeddings():
     images = torch.randn(2, 3, 128, 128)
     embeddings = model(images)
     assert embeddings.shape == (2, 256, 8, 8)
-    assert torch.equal(embeddings, model.image_encoder(images))
+    with torch.no_grad():  # as a frozen encoder computes
+        assert torch.equal(embeddings, model.image_encoder(images))
 
 
 def test_predict_decodes_to_the_masks_of_the_logits():
