@@ -58,5 +58,6 @@ def test_arguments_become_settings(load):
     assert config.val_cfg is config.val_dataloader is config.val_evaluator is None
     assert config.optim_wrapper.type == 'mmsam.BFloat16OptimWrapper'
     assert (config.randomness.seed, config.randomness.deterministic) == (7, True)
+    assert load('--amp').val_cfg == dict(type='mmsam.BFloat16ValLoop')
     assert config.visualizer.vis_backends[-1] == dict(type='TensorboardVisBackend')
     assert (config.launcher, config.train_cfg.max_iters) == ('slurm', 3)

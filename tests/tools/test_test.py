@@ -42,7 +42,8 @@ def trained(data, official, tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     config = write_config(
         folder, data, IMG_SIZE, max_iters=3,
-        extra="model['frozen'] = ('image_encoder', 'prompt_encoder')",
+        # float32 on every machine, also in processes of its own
+        extra="model.update(frozen=('image_encoder', 'prompt_encoder'), encoder_dtype='float32')",
     )  # fmt: skip
     run_here(
         train, config, '--load-from', official, '--work-dir', folder / 'run',

@@ -140,10 +140,15 @@ def without_gradient(attention, x, **autocast):
 
 @pytest.mark.trap(12)
 def test_bfloat16_of_a_cpu_adds_up_in_float32():
-    """400 equal weights of 1/400, which in bfloat16 would add up to 0.5, not to 1."""
+    """All values are equal, so the result is the sum of 400 weights, 1, times the value.
+
+    The exponentials of equal scores would add up to 256 in bfloat16, not to 400.
+    """
     attention = RelativePositionAttention(12, 2, (20, 20))
     randomise(attention)
     torch.nn.init.zeros_(attention.qkv.weight)
+    torch.nn.init.zeros_(attention.rel_pos_h)
+    torch.nn.init.zeros_(attention.rel_pos_w)
     x = torch.randn(1, 20, 20, 12)
     exact = without_gradient(attention, x, enabled=False)
     rounded = without_gradient(attention, x, dtype=torch.bfloat16)

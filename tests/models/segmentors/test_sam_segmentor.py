@@ -18,6 +18,7 @@ from tiny_sam import (
 
 from mmsam.errors import ConfigError, DataError
 from mmsam.models import SAMSegmentor
+from mmsam.models.segmentors import sam_segmentor
 from mmsam.models.segmentors.prompted_prediction import PREDICTION_CHUNK
 from mmsam.models.segmentors.sam_segmentor import PARTS, objects_per_rank
 from mmsam.prompt_sampling import PromptKind
@@ -432,6 +433,74 @@ def test_a_frozen_encoder_records_nothing():
 def test_no_gradient_where_the_caller_wants_none():
     with torch.no_grad():
         assert not build(frozen=()).encode_images(torch.randn(1, 3, 128, 128)).requires_grad
+
+
+# -- precision of a frozen encoder
+
+
+@pytest.fixture
+def fast_devices(monkeypatch):
+    monkeypatch.setattr(sam_segmentor, 'fast_bfloat16', lambda device: True)
+
+
+def embeddings_of(autocast: bool = False, **options) -> tuple[torch.Tensor, torch.dtype]:
+    """Embeddings of an image, and the dtype in which the first block multiplies."""
+    model = build(**options).eval()
+    dtypes = []
+    model.image_encoder.blocks[0].attn.qkv.register_forward_hook(
+        lambda module, args, out: dtypes.append(out.dtype)
+    )
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        embeddings = model.encode_images(image)
+    assert embeddings.dtype == torch.float32
+    return embeddings, dtypes[0]
+
+
+@pytest.mark.trap(12)
+def test_a_frozen_encoder_computes_in_the_dtype_of_its_option(fast_devices):
+    exact, dtype = embeddings_of(encoder_dtype='float32')
+    assert dtype == torch.float32
+    for option in ('bfloat16', 'auto'):
+        rounded, dtype = embeddings_of(encoder_dtype=option)
+        assert dtype == torch.bfloat16
+        assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
+    # whatever the run around it computes in
+    assert torch.equal(embeddings_of(encoder_dtype='float32', autocast=True)[0], exact)
+
+
+def test_auto_is_float32_where_bfloat16_is_not_fast():
+    exact, _ = embeddings_of(encoder_dtype='float32')
+    assert torch.equal(embeddings_of()[0], exact)
+    assert embeddings_of(autocast=True)[1] == torch.bfloat16  # as --amp asks
+
+
+def test_an_encoder_that_trains_computes_as_the_run_does(fast_devices):
+    assert embeddings_of(frozen=())[1] == torch.float32
+    assert embeddings_of(frozen=(), autocast=True)[1] == torch.bfloat16
+
+
+@pytest.mark.parametrize('encoder_dtype', ['float32', 'bfloat16'])
+def test_encoder_dtype_of_an_encoder_that_trains(encoder_dtype):
+    with pytest.raises(ConfigError, match=f"expected 'auto' .*, got '{encoder_dtype}'; --amp"):
+        build_segmentor(frozen=(), encoder_dtype=encoder_dtype)
+
+
+def test_unknown_encoder_dtype():
+    with pytest.raises(ConfigError, match=r"\['auto', 'float32', 'bfloat16'\], got 'float16'"):
+        build_segmentor(encoder_dtype='float16')
+
+
+def test_frozen_stages_of_an_encoder_that_is_frozen_as_a_whole():
+    with pytest.raises(ConfigError, match='frozen_stages: expected -1 .*, got 1; take'):
+        build_segmentor(encoder=dict(frozen_stages=1))
+    model = build_segmentor(encoder=dict(frozen_stages=1), frozen=())
+    names = {name for name, p in model.image_encoder.named_parameters() if p.requires_grad}
+    assert {name.split('.')[0] for name in names} == {'blocks', 'neck'}
+    assert not any(name.startswith('blocks.0.') for name in names)
+    model.train()
+    assert not model.image_encoder.blocks[0].training
+    assert model.image_encoder.blocks[1].training
 
 
 @pytest.mark.parametrize('frozen', [('encoder',), 'image_encoder', PARTS])
