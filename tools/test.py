@@ -17,6 +17,7 @@ from mmsam.apis import (
     compare_weights,
     load_run_config,
     run_tool,
+    use_bfloat16_loop,
 )
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.engine.hooks import StallHook
@@ -55,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f'{args.config} has no test_dataloader.')
     apply_prompt_arguments(config, args)
     if args.amp:
-        config.test_cfg = dict(type='mmsam.BFloat16TestLoop')
+        use_bfloat16_loop(config, 'test_cfg')
     if args.out:
         evaluators = config.test_evaluator
         config.test_evaluator = evaluators if isinstance(evaluators, list) else [evaluators]

@@ -4,7 +4,7 @@ from .command_line import add_common_arguments, run_tool
 from .comparison import compare_weights
 from .config_check import check_config
 from .data_check import check_data, check_data_quickly, data_report, draw_data, raise_errors
-from .run_config import check_load_from, check_paths, load_run_config
+from .run_config import check_load_from, check_paths, load_run_config, use_bfloat16_loop
 from .split_check import check_splits
 from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
@@ -35,4 +35,5 @@ __all__ = [
     'load_training_config',
     'raise_errors',
     'run_tool',
+    'use_bfloat16_loop',
 ]

@@ -97,6 +97,26 @@ def check_load_from(config: Config) -> None:
         raise CheckpointError(f'load_from {weights}: no such file.')
 
 
+def use_bfloat16_loop(config: Config, key: str) -> None:
+    """Set the loop of validation or test to the one in bfloat16 mixed precision.
+
+    Args:
+        config: checked, as it will run.
+        key: ``val_cfg`` or ``test_cfg``.
+
+    Raises:
+        ConfigError: the config has a loop of another kind.
+    """
+    name = {'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop'}[key]
+    given = config[key].get('type', name)
+    if given not in (name, f'mmengine.{name}', f'BFloat16{name}', f'mmsam.BFloat16{name}'):
+        raise ConfigError(
+            f'--amp: expected {name} as {key}.type, in whose place it puts BFloat16{name}, '
+            f'got {given}.'
+        )
+    config[key] = dict(type=f'mmsam.BFloat16{name}')
+
+
 def _exists(path: str) -> bool:
     """Whether a path exists; that of a URL is found out when it is opened."""
     return '://' in path or Path(path).exists()

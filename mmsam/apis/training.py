@@ -8,7 +8,7 @@ from mmsam.engine import slurm
 from mmsam.errors import ConfigError
 
 from .command_line import add_common_arguments
-from .run_config import check_load_from, check_paths, load_run_config
+from .run_config import check_load_from, check_paths, load_run_config, use_bfloat16_loop
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,8 @@ def load_training_config(args: argparse.Namespace) -> Config:
         args: of ``add_training_arguments``.
 
     Raises:
-        ConfigError: no such config, something in it is wrong, or arguments exclude each other.
+        ConfigError: no such config, something in it is wrong, or arguments exclude each other or
+            do not go with it.
         CheckpointError: the file to start from is missing.
         DataError: data of the training or the validation is missing.
     """
@@ -67,7 +68,7 @@ def load_training_config(args: argparse.Namespace) -> Config:
     if args.amp:
         config.optim_wrapper.type = 'mmsam.BFloat16OptimWrapper'
         if config.get('val_cfg') is not None:
-            config.val_cfg = dict(type='mmsam.BFloat16ValLoop')
+            use_bfloat16_loop(config, 'val_cfg')
     if args.auto_scale_lr:
         if config.get('auto_scale_lr') is None:
             raise ConfigError(

@@ -128,6 +128,13 @@ def test_clicks_and_box_noise(trained, tested, tmp_path):
     assert 1 <= metrics['sam/NoC85'] <= metrics['sam/NoC90'] <= 3
 
 
+def test_amp_predicts_in_bfloat16(trained, tested, tmp_path):
+    config, work_dir = trained
+    run_here(test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path, '--amp')
+    rounded, exact = (metrics_in(folder)['sam/IoU_bias'] for folder in (tmp_path, tested / 'run'))
+    assert rounded != exact and rounded == pytest.approx(exact, abs=1e-2)
+
+
 def test_boxes_of_a_detector(data, trained, tested, tmp_path):
     """What the model predicts is made the truth; one box more is wrong. By hand: from the files."""
     config, work_dir = trained
