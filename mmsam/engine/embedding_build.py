@@ -41,6 +41,9 @@ _FILES_AT_ONCE = 256
 
 _SECONDS_BETWEEN_LINES = 10.0
 
+_SECONDS_TO_APPEAR = 60.0
+"""In which a file that one machine has written is seen by another one; NFS takes up to so long."""
+
 _In = TypeVar('_In')
 _Out = TypeVar('_Out')
 
@@ -103,9 +106,10 @@ def use_embeddings(runner: Runner, folder: Path, loaders: Mapping[str, DataLoade
         with raised_by_all():
             if is_main_process():
                 cache.write_manifest()
+        _check_all_see(runner, [cache.manifest])
         workers = max(loader.num_workers for loader in cached.values())
         _Build(runner, model, cache, missing, workers).run()
-        _check_folder_is_shared(runner, cache, missing)
+    _check_all_see(runner, [cache.path_of(key) for key in wanted])
     for dataset in datasets:
         dataset.use_embeddings(ImageEmbeddings(cache, digests))
     for loader in cached.values():
@@ -197,15 +201,20 @@ def _size(number: float) -> str:
     return f'{number / 1e9:.1f} GB' if number >= 1e9 else f'{number / 1e6:.1f} MB'
 
 
-def _check_folder_is_shared(
-    runner: Runner, cache: EmbeddingCache, written: Sequence[_Wanted]
-) -> None:
+def _check_all_see(runner: Runner, paths: Sequence[Path]) -> None:
+    """Wait until all ranks see the files, of which other machines may be told a little late."""
+    if runner.world_size == 1:
+        return
     with raised_by_all():
-        unseen = sum(not cache.path_of(one.key).exists() for one in written)
+        end = time.monotonic() + _SECONDS_TO_APPEAR
+        unseen = [path for path in paths if not path.exists()]
+        while unseen and time.monotonic() < end:
+            time.sleep(0.1)
+            unseen = [path for path in unseen if not path.exists()]
         if unseen:
             raise StorageError(
-                f'Rank {runner.rank} sees {len(written) - unseen} of {len(written)} embeddings '
-                f'that were just written to {cache.folder}: embedding_cache.folder must be on a '
+                f'Rank {runner.rank} does not see {len(unseen)} of {len(paths)} files that other '
+                f'ranks have written, such as {unseen[0]}: embedding_cache.folder must be on a '
                 'disk that all machines of the run share.'
             )
 
