@@ -262,6 +262,7 @@ class _Build:
 
     def run(self) -> None:
         """Compute and write all of them; see ``use_embeddings``."""
+        self._model.image_encoder.eval()  # as it will be, being frozen
         own = sum(map(len, self._jobs))
         steps = max(all_gather_object(-(-own // self._images_at_once)))
         batches = self._batches()
@@ -332,7 +333,7 @@ class _Build:
         if any(signals):
             number = signal.Signals(max(signals))
             stop_signal.forget()
-            stopped = StoppedError(f'{number.name}: stopped before the training; {kept}.')
+            stopped = StoppedError(f'{number.name}: stopped before anything else; {kept}.')
             if not any(done):  # a job that is started again for 75 must come on each time
                 stopped.exit_code = 128 + number
             raise stopped

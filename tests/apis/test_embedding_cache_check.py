@@ -26,11 +26,7 @@ def message(path: str, options: dict | None = None) -> str:
 @pytest.mark.parametrize(
     ('option', 'value', 'words'),
     [
-        (
-            'embedding_cache.foldr',
-            'x',
-            'embedding_cache.foldr: embedding_cache has no option foldr',
-        ),
+        ('embedding_cache', dict(foldr='x'), 'embedding_cache.foldr: embedding_cache has no'),
         ('embedding_cach', dict(folder='x'), 'did you mean embedding_cache?'),
         ('embedding_cache.folder', 3, "expected dict(folder='work_dirs/embeddings'), or None"),
         ('embedding_cache', 'embeddings', "or None for no cache, got 'embeddings'"),

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from cached_run import encoded_images, entries
-from tiny_run import finish, refused, run_here, start, write_config
+from forked_ranks import train_on_ranks
+from tiny_run import refused, run_here, write_config
 from tiny_sam import build_segmentor
 
 from tools import cache_embeddings, train
@@ -31,8 +32,7 @@ def test_a_training_finds_all_that_was_computed_ahead(config, weights, tmp_path)
     with encoded_images() as encoded:
         run_here(cache_embeddings, config, '--load-from', weights, '--work-dir', tmp_path / 'ahead')
     assert len(encoded) == len(entries(tmp_path / 'embeddings')) == 2 * 5 + 3
-    (log,) = (tmp_path / 'ahead').glob('*/*.log')
-    assert 'embeddings took 0.0 MB and takes 0.1 MB.' in log.read_text()
+    assert 'embeddings took 0.0 MB and takes 0.1 MB.' in log_of(tmp_path / 'ahead')
     with encoded_images() as encoded:
         run_here(train, config, '--load-from', weights, '--work-dir', tmp_path / 'run')
     assert encoded == []
@@ -48,13 +48,14 @@ def test_phases(config, weights, tmp_path):
 
 
 def test_two_processes(config, weights, tmp_path):
-    process = start(
-        'dist_cache.sh', config, 2, '--load-from', weights, '--work-dir', 'run', cwd=tmp_path
-    )
-    done = finish(process)
-    assert done.returncode == 0, done.stderr
-    assert '13 of 13 are computed' in done.stdout + done.stderr
+    train_on_ranks(2, tmp_path / 'run', config, '--load-from', weights, tool=cache_embeddings)
+    assert '13 of 13 are computed' in log_of(tmp_path / 'run')
     assert len(entries(tmp_path / 'embeddings')) == 13
+
+
+def log_of(work_dir: Path) -> str:
+    (log,) = work_dir.glob('*/*.log')
+    return log.read_text()
 
 
 @pytest.mark.parametrize(
