@@ -28,6 +28,31 @@ class Window(NamedTuple):
     width: int
 
 
+class Orientation(NamedTuple):
+    """One of the eight ways to lay a rectangle: first mirrored or not, then turned.
+
+    Args:
+        is_mirrored: left and right are swapped.
+        turns: by 90 degrees counterclockwise, 0 to 3.
+    """
+
+    is_mirrored: bool = False
+    turns: int = 0
+
+    def flipped(self, direction: str) -> 'Orientation':
+        """After one more flip, 'horizontal' or 'vertical'."""
+        half_turn = 2 if direction == 'vertical' else 0
+        return Orientation(not self.is_mirrored, (half_turn - self.turns) % 4)
+
+    def turned(self, turns: int) -> 'Orientation':
+        """After more turns by 90 degrees counterclockwise."""
+        return Orientation(self.is_mirrored, (self.turns + turns) % 4)
+
+    def applied_to(self, image: Tensor) -> Tensor:
+        """The image (..., h, w), laid so."""
+        return torch.rot90(image.flip(-1) if self.is_mirrored else image, self.turns, (-2, -1))
+
+
 MASK_THRESHOLD = 0.0
 """A logit above this value is foreground, everywhere in mmsam."""
 

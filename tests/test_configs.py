@@ -197,6 +197,8 @@ def test_it_trains_a_step(path, data, tmp_path):
     for loader in loaders_of(config).values():
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(data)
+    if config.get('embedding_cache') is not None:
+        config.embedding_cache.folder = str(tmp_path / 'embeddings')
     config.load_from = None
     config.param_scheduler = []
     config.dump(tmp_path / 'small.py')

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from reference_sam import build_reference_sam
@@ -6,6 +7,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from mmsam.geometry import (
     MASK_THRESHOLD,
+    Orientation,
     logits_to_original,
     resize_longest_side_size,
     scale_boxes,
@@ -122,3 +124,27 @@ def test_logits_to_original_is_upstreams_postprocess_masks(original_size):
 
 def test_threshold_is_upstreams():
     assert MASK_THRESHOLD == Sam.mask_threshold
+
+
+ALL_ORIENTATIONS = [
+    Orientation(mirrored, turns) for mirrored in (False, True) for turns in range(4)
+]
+
+
+def test_the_eight_orientations_differ():
+    image = torch.arange(6).reshape(2, 3)
+    laid = {tuple(map(tuple, way.applied_to(image).tolist())) for way in ALL_ORIENTATIONS}
+    assert len(laid) == 8
+
+
+@pytest.mark.parametrize('start', ALL_ORIENTATIONS, ids=str)
+def test_orientations_compose_as_what_is_done_to_arrays(start):
+    image = np.arange(24).reshape(2, 3, 4)
+    laid = start.applied_to(torch.from_numpy(image)).numpy()
+    for after, expected in (
+        (start.flipped('horizontal'), np.flip(laid, 2)),
+        (start.flipped('vertical'), np.flip(laid, 1)),
+        *((start.turned(turns), np.rot90(laid, turns, (1, 2))) for turns in range(4)),
+    ):
+        assert after in ALL_ORIENTATIONS
+        assert np.array_equal(after.applied_to(torch.from_numpy(image)).numpy(), expected)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmsam.checkpoint import load_weights
+from mmsam.embedding_cache import digest_of_weights
 from mmsam.errors import ConfigError, DataError
 from mmsam.models.precision import fast_bfloat16
+from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.models.sam.initialization import init_from_scratch
 from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, correction_steps, random_error_clicks, uniforms
@@ -130,15 +132,19 @@ class SAMSegmentor(BaseModel):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Sequence[Tensor] | None = None,
         data_samples: list[SAMDataSample] | None = None,
         mode: str = 'tensor',
+        image_embeddings: Tensor | None = None,
     ) -> Any:
-        """Run the model on images (B, 3, S, S), normalised and padded.
+        """Run the model on images (B, 3, S, S), normalised and padded, or on their embeddings.
 
         Args:
-            inputs: from the data preprocessor.
+            inputs: from the data preprocessor; of samples with ``tiles``, in mode ``'predict'``, B
+                images (3, H, W) uint8 as they were read.
             data_samples: B samples with ``prompts``; may be missing in mode ``'tensor'``.
+            image_embeddings: (B, C, S/16, S/16) float32, in place of ``inputs``: what
+                ``encode_images`` gives for them.
             mode: ``'loss'`` gives a dict of losses; ``'predict'`` the samples with
                 ``pred_instances``; ``'tensor'`` low-res logits (P, 1, S/4, S/4) and IoU
                 predictions (P, 1) of all prompts, or without samples the image embeddings.
@@ -146,23 +152,48 @@ class SAMSegmentor(BaseModel):
         Raises:
             ConfigError: mode ``'loss'`` without a loss in the slot.
         """
-        if mode == 'tensor' and data_samples is None:
-            return self.encode_images(inputs)
-        if data_samples is None:
+        if mode != 'tensor' and data_samples is None:
             raise DataError(f'mode {mode!r} needs data_samples with prompts, got None.')
+        if image_embeddings is None:
+            if inputs is None:
+                raise DataError('SAMSegmentor expected inputs or image_embeddings, got neither.')
+            if not isinstance(inputs, Tensor):
+                return self.predict_tiled(inputs, data_samples or [])
+            image_embeddings = self.encode_images(inputs)
+        if data_samples is None:
+            return image_embeddings
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            return self.loss(image_embeddings, data_samples)
         if mode == 'predict':
-            return self.predict(inputs, data_samples)
+            return self.predict(image_embeddings, data_samples)
         if mode == 'tensor':
-            prompts = PromptBatch.of_samples(data_samples, self.image_size, inputs.device)
-            return self.decode_best(self.encode_images(inputs), prompts)
+            device = image_embeddings.device
+            prompts = PromptBatch.of_samples(data_samples, self.image_size, device)
+            return self.decode_best(image_embeddings, prompts)
         raise ConfigError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}.")
 
     def encode_images(self, inputs: Tensor) -> Tensor:
         """Images (B, 3, S, S) to embeddings (B, C, S/16, S/16), C = 256 in the official sizes."""
-        with self._gradient_of('image_encoder'), self._encoder_precision(inputs.device):
+        with self._gradient_of('image_encoder'), self._autocast_of_encoder(inputs.device):
             return self.image_encoder(inputs)
+
+    def embedding_facts(self) -> dict[str, Any]:
+        """All that ``encode_images`` depends on besides the image, as plain values for JSON.
+
+        ``shape`` is that of an image's embedding, (C, S/16, S/16).
+        """
+        encoder, preprocessor = self.image_encoder, self.data_preprocessor
+        grid = self.image_size // PATCH_SIZE
+        device = encoder.pos_embed.device
+        return {
+            'shape': [encoder.out_chans, grid, grid],
+            'weights': digest_of_weights(encoder.state_dict()),
+            'blocks': [[block.attn.num_heads, block.attn.window_size] for block in encoder.blocks],
+            'image_size': self.image_size,
+            'mean': preprocessor.mean.flatten().tolist(),
+            'std': preprocessor.std.flatten().tolist(),
+            'compute_dtype': str(self._encoder_precision(device)).removeprefix('torch.'),
+        }
 
     def decode(self, image_embeddings: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """The masks of the prompts of a ragged batch.
@@ -210,8 +241,10 @@ class SAMSegmentor(BaseModel):
             dense = of_masks
         return sparse, dense
 
-    def loss(self, inputs: Tensor, data_samples: list[SAMDataSample]) -> dict[str, Tensor]:
-        """Losses of the batch; the samples need ``gt_instances.masks``.
+    def loss(
+        self, image_embeddings: Tensor, data_samples: list[SAMDataSample]
+    ) -> dict[str, Tensor]:
+        """Losses of a batch of B images; the samples need ``gt_instances.masks``.
 
         What the module in the slot gives for each object is added up over the objects and divided
         by the mean number of objects per rank, so that after the average over ranks every object
@@ -230,10 +263,10 @@ class SAMSegmentor(BaseModel):
                         f'{sample.img_path}: correction of SAMSegmentor draws clicks and expects '
                         'prompts.seeds, as PackSAMInputs writes them, got none.'
                     )
-        prompts = PromptBatch.of_samples(data_samples, self.image_size, inputs.device)
-        targets = _pad_masks(data_samples, self.image_size, inputs.device)
-        sizes = torch.tensor([sample.img_shape for sample in data_samples], device=inputs.device)
-        image_embeddings = self.encode_images(inputs)
+        device = image_embeddings.device
+        prompts = PromptBatch.of_samples(data_samples, self.image_size, device)
+        targets = _pad_masks(data_samples, self.image_size, device)
+        sizes = torch.tensor([sample.img_shape for sample in data_samples], device=device)
         totals: dict[str, Tensor] = {}
         parts = zip(
             prompts.split(self.prompt_chunk),
@@ -249,7 +282,7 @@ class SAMSegmentor(BaseModel):
             sums = self._sum_of_losses(image_embeddings, *part, is_click, recompute=is_chunked)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value
-        objects = objects_per_rank(len(prompts), device=inputs.device)
+        objects = objects_per_rank(len(prompts), device=device)
         return {
             name: total / (objects if 'loss' in name else len(prompts))
             for name, total in totals.items()
@@ -335,34 +368,39 @@ class SAMSegmentor(BaseModel):
         return torch.cat(coords), torch.cat(labels)
 
     def predict(
-        self, inputs: Tensor | Sequence[Tensor], data_samples: list[SAMDataSample]
+        self, image_embeddings: Tensor, data_samples: list[SAMDataSample]
     ) -> list[SAMDataSample]:
-        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``.
-
-        Of samples with ``tiles``, ``inputs`` are the images (3, H, W) uint8 as they were read.
-        """
-        if not isinstance(inputs, Tensor):
-            for image, sample in zip(inputs, data_samples, strict=True):
-                predict_tiled_image(self, image, sample, self.test_prompts)
-            return data_samples
-        image_embeddings = self.encode_images(inputs)
+        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``."""
         for sample, embedding in zip(data_samples, image_embeddings.split(1), strict=True):
             predict_image(self, embedding, sample, self.test_prompts)
+        return data_samples
+
+    def predict_tiled(
+        self, images: Sequence[Tensor], data_samples: list[SAMDataSample]
+    ) -> list[SAMDataSample]:
+        """As ``predict``, of samples with ``tiles``; images (3, H, W) uint8 as they were read."""
+        for image, sample in zip(images, data_samples, strict=True):
+            predict_tiled_image(self, image, sample, self.test_prompts)
         return data_samples
 
     def _gradient_of(self, part: str) -> torch.set_grad_enabled:
         """Context in which a frozen part records no gradient."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and part not in self.frozen)
 
-    def _encoder_precision(self, device: torch.device) -> AbstractContextManager:
+    def _encoder_precision(self, device: torch.device) -> torch.dtype:
+        """In which the frozen image encoder computes on a device, unless autocast is on already."""
+        if self.encoder_dtype == 'auto':
+            return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+        return getattr(torch, self.encoder_dtype)
+
+    def _autocast_of_encoder(self, device: torch.device) -> AbstractContextManager:
         """Context in which the image encoder computes as ``encoder_dtype`` says."""
         if 'image_encoder' not in self.frozen:
             return nullcontext()
-        if self.encoder_dtype == 'float32':
-            return torch.autocast(device.type, enabled=False)
-        if self.encoder_dtype == 'bfloat16' or fast_bfloat16(device):
-            return torch.autocast(device.type, torch.bfloat16)
-        return nullcontext()
+        dtype = self._encoder_precision(device)
+        if dtype == torch.float32 and self.encoder_dtype == 'auto':
+            return nullcontext()  # that of --amp
+        return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
     def _check_encoder_options(self, encoder_dtype: str) -> None:
         if encoder_dtype not in ENCODER_DTYPES:

@@ -47,6 +47,36 @@ def split(batch: dict, index: int) -> dict:
     return {key: value[index : index + 1] for key, value in batch.items()}
 
 
+# -- embeddings in place of images
+
+
+@pytest.mark.parametrize('mode', ['loss', 'predict', 'tensor'])
+def test_embeddings_in_place_of_images_give_the_same(mode):
+    model = build().eval()
+    model.mask_loss = SquaredLogits()
+    results = []
+    with torch.no_grad():
+        for has_embeddings in (False, True):
+            data = model.data_preprocessor(random_batch(SIZES, COUNTS))
+            if has_embeddings:
+                data['image_embeddings'] = model.encode_images(data.pop('inputs'))
+                model.encode_images = None
+            results.append(model(**data, mode=mode))
+    images, embeddings = results
+    if mode == 'loss':
+        assert total(images) == total(embeddings)
+    elif mode == 'tensor':
+        assert all(torch.equal(*pair) for pair in zip(images, embeddings, strict=True))
+    else:
+        for one, other in zip(images, embeddings, strict=True):
+            assert one.pred_instances.rles == other.pred_instances.rles
+
+
+def test_neither_images_nor_embeddings():
+    with pytest.raises(DataError, match='expected inputs or image_embeddings, got neither'):
+        build()(data_samples=[make_sample((64, 64), [])])
+
+
 # -- the ragged batch
 
 
