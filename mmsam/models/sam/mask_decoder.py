@@ -4,6 +4,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .image_token_functions import upscale_and_multiply
 from .layers import MLP, LayerNorm2d
 from .two_way_transformer import TwoWayTransformer
 
@@ -132,12 +133,17 @@ class SAMMaskDecoder(BaseModule):
         cells; the cells stay with their token until the product with ``hyper_in`` has left one
         number each.
         """
-        first, norm, activation, second, last_activation = self.output_upscaling
+        first, norm, _, second, _ = self.output_upscaling
         assert isinstance(norm, LayerNorm2d)
-        x = activation(norm.normalize_last(_transposed_conv_cells(image_tokens, first)))
-        x = last_activation(_transposed_conv_cells(x, second))  # (P, N, 4, 4, C/8)
-        num_prompts = x.shape[0]
-        masks = hyper_in @ x.flatten(1, 3).transpose(1, 2)  # (P, M, N·16)
+        masks = upscale_and_multiply(
+            image_tokens,
+            hyper_in,
+            _transposed_conv_matrix(first),
+            (norm.weight, norm.bias),
+            norm.eps,
+            _transposed_conv_matrix(second),
+        )  # (P, M, N·16)
+        num_prompts = len(masks)
         height, width = grid_size
         masks = masks.reshape(num_prompts, hyper_in.shape[1], height, width, 2, 2, 2, 2)
         # (row, column, row of 2x2, column of 2x2, row of inner 2x2, column of inner 2x2)
@@ -145,9 +151,8 @@ class SAMMaskDecoder(BaseModule):
         return masks.reshape(num_prompts, hyper_in.shape[1], 4 * height, 4 * width)
 
 
-def _transposed_conv_cells(x: Tensor, conv: nn.Module) -> Tensor:
-    """Apply a transposed convolution (kernel 2, stride 2) to tokens (..., C): (..., 4, C')."""
+def _transposed_conv_matrix(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """A transposed convolution (kernel 2, stride 2) as matrix (C, 4·C') and bias (4·C')."""
     weight, bias = conv.weight, conv.bias
     assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
-    matrix = weight.permute(0, 2, 3, 1).flatten(1)  # (C, 4·C')
-    return (x @ matrix).unflatten(-1, (4, weight.shape[1])) + bias
+    return weight.permute(0, 2, 3, 1).flatten(1), bias.repeat(4)
