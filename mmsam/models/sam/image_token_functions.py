@@ -115,7 +115,7 @@ def upscale_and_multiply(
         second: matrix (D, l·E) and bias (l·E): a cell becomes l cells, which go through GELU.
 
     Returns:
-        (P, M, N·k·l), the cells in the order of tokens, first cells, second cells.
+        (P, M, N, k·l), the cells in the order of first and second cells.
     """
     image_tokens, hyper_in, *matrices = _of_one_dtype(image_tokens, hyper_in, *first, *second)
     with torch.autocast(hyper_in.device.type, enabled=False):
@@ -140,35 +140,35 @@ class _AttendToImage(torch.autograd.Function):
         counts: Sequence[int] | None,
         keep: bool,
     ) -> Tensor:
-        context, weights = torch.empty_like(rows), _kept(rows, image_tokens.shape[1], keep)
+        context = torch.empty_like(rows)
+        weights = []
         for prompts, images in _blocks(len(rows), image_tokens, counts):
             tokens = image_tokens[images]
             scores = _scores(rows[prompts], constants[prompts], tokens + image_pe)
             weight = scores.softmax(-1)
             context[prompts] = _times_images(weight, tokens)
-            if weights is not None:
-                weights[prompts] = weight
-        ctx.save_for_backward(rows, image_tokens, image_pe, weights)
+            if keep:
+                weights.append(weight)
+        ctx.save_for_backward(rows, image_tokens, image_pe, *weights)
         ctx.counts = counts
         return context
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, image_tokens, image_pe, weights = ctx.saved_tensors
+        rows, image_tokens, image_pe, *weights = ctx.saved_tensors
         d_rows, d_constants = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
-        d_tokens = _empty_gradient(image_tokens, ctx.counts) if ctx.needs_input_grad[2] else None
-        for prompts, images in _blocks(len(rows), image_tokens, ctx.counts):
-            tokens, weight, d_context = image_tokens[images], weights[prompts], grad[prompts]
+        d_tokens = _TokenGradient(image_tokens, ctx.counts) if ctx.needs_input_grad[2] else None
+        blocks = _blocks(len(rows), image_tokens, ctx.counts)
+        for weight, (prompts, images) in zip(weights, blocks, strict=True):
+            tokens, d_context = image_tokens[images], grad[prompts]
             d_weight = _times_images(d_context, tokens.transpose(1, 2))
             d_scores = _softmax_backward(d_weight, weight, -1)
             d_rows[prompts] = _times_images(d_scores, tokens + image_pe)
             d_constants[prompts] = d_scores.sum(-1)
             if d_tokens is not None:
-                left = torch.cat([weight, d_scores], dim=1)
-                right = torch.cat([d_context, rows[prompts]], dim=1)
-                _add_gradient(d_tokens, images, _sums_of_rows(left, right, len(tokens)), ctx.counts)
-        return d_rows, d_constants, d_tokens, None, None, None
+                d_tokens.add(images, (weight, d_context), (d_scores, rows[prompts]))
+        return d_rows, d_constants, d_tokens and d_tokens.sum, None, None, None
 
 
 class _UpdateImageTokens(torch.autograd.Function):
@@ -187,37 +187,33 @@ class _UpdateImageTokens(torch.autograd.Function):
         counts: Sequence[int] | None,
         keep: bool,
     ) -> Tensor:
-        num_prompts, length = len(rows), image_tokens.shape[1]
-        updated = image_tokens.new_empty(num_prompts, *image_tokens.shape[1:])
-        weights = _kept(rows, length, keep)
-        statistics = norm_weight.new_empty(2, num_prompts, length, 1)
-        for prompts, images in _blocks(num_prompts, image_tokens, counts):
+        updated = image_tokens.new_empty(len(rows), *image_tokens.shape[1:])
+        kept = []
+        for prompts, images in _blocks(len(rows), image_tokens, counts):
             tokens = image_tokens[images]
             scores = _scores(rows[prompts], constants[prompts], tokens + image_pe)
             weight = scores.unflatten(1, (num_heads, -1)).softmax(2).flatten(1, 2)
             total = _with_attended(tokens, weight, values[prompts])
-            updated[prompts], *mean_and_rstd = _layer_norm(total, norm_weight, norm_bias, eps)
-            torch.stack(mean_and_rstd, out=statistics[:, prompts])
-            if weights is not None:
-                weights[prompts] = weight
-        ctx.save_for_backward(
-            rows, values, image_tokens, image_pe, norm_weight, norm_bias, statistics, weights
-        )
+            updated[prompts], *statistics = _layer_norm(total, norm_weight, norm_bias, eps)
+            if keep:
+                kept += [weight, *statistics]
+        ctx.save_for_backward(rows, values, image_tokens, image_pe, norm_weight, norm_bias, *kept)
         ctx.num_heads, ctx.counts = num_heads, counts
         return updated
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, values, image_tokens, image_pe, *norm, statistics, weights = ctx.saved_tensors
+        rows, values, image_tokens, image_pe, norm_weight, norm_bias, *kept = ctx.saved_tensors
         d_rows, d_constants = torch.empty_like(rows), rows.new_empty(rows.shape[:2])
         d_values = torch.empty_like(values)
-        d_tokens = _empty_gradient(image_tokens, ctx.counts) if ctx.needs_input_grad[3] else None
-        d_norm = _NormGradient(*norm)
-        for prompts, images in _blocks(len(rows), image_tokens, ctx.counts):
-            tokens, weight, value = image_tokens[images], weights[prompts], values[prompts]
+        d_tokens = _TokenGradient(image_tokens, ctx.counts) if ctx.needs_input_grad[3] else None
+        d_norm = _NormGradient(norm_weight, norm_bias)
+        for index, (prompts, images) in enumerate(_blocks(len(rows), image_tokens, ctx.counts)):
+            weight, *statistics = kept[3 * index : 3 * index + 3]
+            tokens, value = image_tokens[images], values[prompts]
             total = _with_attended(tokens, weight, value)
-            d_total = d_norm.add(grad[prompts].to(total.dtype), total, *statistics[:, prompts])
+            d_total = d_norm.add(grad[prompts].to(total.dtype), total, *statistics)
             d_attended = d_total.to(rows.dtype)
             d_values[prompts] = _times_images(weight, d_attended)
             d_weight = _times_images(value, d_attended.transpose(1, 2))
@@ -227,11 +223,10 @@ class _UpdateImageTokens(torch.autograd.Function):
             d_rows[prompts] = _times_images(d_scores, tokens + image_pe)
             d_constants[prompts] = d_scores.sum(-1)
             if d_tokens is not None:
-                d_total = d_total.unflatten(0, (len(tokens), -1)).sum(1)
-                d_total += _sums_of_rows(d_scores, rows[prompts], len(tokens))
-                _add_gradient(d_tokens, images, d_total, ctx.counts)
+                d_tokens.add(images, (d_scores, rows[prompts]), own=d_attended)
         norms = d_norm.weight, d_norm.bias
-        return d_rows, d_constants, d_values, d_tokens, None, *norms, None, None, None, None
+        d_image = d_tokens and d_tokens.sum
+        return d_rows, d_constants, d_values, d_image, None, *norms, None, None, None, None
 
 
 class _UpscaleAndMultiply(torch.autograd.Function):
@@ -250,22 +245,22 @@ class _UpscaleAndMultiply(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         num_prompts, length, _ = image_tokens.shape
-        depth, last_depth = norm_weight.shape[0], hyper_in.shape[2]
-        cells = length * len(first_bias) // depth
-        kept = image_tokens.new_empty(num_prompts, cells, depth) if keep else None
-        masks = hyper_in.new_empty(
-            num_prompts, hyper_in.shape[1], cells * len(second_bias) // last_depth
-        )
-        for prompts, _ in _blocks(num_prompts, image_tokens, None):
-            tokens = image_tokens[prompts].flatten(0, 1)
-            cell = torch.addmm(first_bias, tokens, first_matrix).view(-1, depth)
-            if kept is not None:
-                kept[prompts] = cell.view_as(kept[prompts])
-            x, *_ = _layer_norm(cell.to(norm_weight.dtype), norm_weight, norm_bias, eps)
-            x = F.gelu(x).to(hyper_in.dtype)
-            x = F.gelu(torch.addmm(second_bias, x, second_matrix))
-            x = x.view(len(hyper_in[prompts]), -1, last_depth)
-            masks[prompts] = _times_images(hyper_in[prompts], x.transpose(1, 2))
+        depth, last_depth = len(norm_weight), hyper_in.shape[2]
+        cells = len(first_bias) // depth * len(second_bias) // last_depth
+        masks = hyper_in.new_empty(num_prompts, hyper_in.shape[1], length, cells)
+        kept = []
+        for prompts, part in _parts(image_tokens):
+            rows = hyper_in[prompts]
+            tokens = image_tokens[prompts, part].flatten(0, 1)
+            cell = torch.addmm(first_bias, tokens, first_matrix)
+            if keep:
+                kept.append(cell)
+            cell = cell.view(-1, depth).to(norm_weight.dtype)
+            x, *_ = _layer_norm(cell, norm_weight, norm_bias, eps)
+            x = torch.addmm(second_bias, F.gelu(x).to(rows.dtype), second_matrix)
+            x = F.gelu(x).view(len(rows), -1, last_depth)
+            mask = _times_images(rows, x.transpose(1, 2))
+            masks[prompts, :, part] = mask.unflatten(-1, (-1, cells))
         ctx.save_for_backward(
             image_tokens,
             hyper_in,
@@ -274,7 +269,7 @@ class _UpscaleAndMultiply(torch.autograd.Function):
             second_bias,
             norm_weight,
             norm_bias,
-            kept,
+            *kept,
         )
         ctx.eps = eps
         return masks
@@ -282,29 +277,28 @@ class _UpscaleAndMultiply(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (image_tokens, hyper_in, first_matrix, second_matrix, second_bias, *norm, kept) = (
-            ctx.saved_tensors
-        )
-        depth, last_depth = norm[0].shape[0], hyper_in.shape[2]
-        d_tokens, d_hyper_in = torch.empty_like(image_tokens), torch.empty_like(hyper_in)
+        image_tokens, hyper_in, first_matrix, second_matrix, second_bias, *kept = ctx.saved_tensors
+        norm_weight, norm_bias, *kept = kept
+        d_tokens, d_hyper_in = torch.empty_like(image_tokens), torch.zeros_like(hyper_in)
         d_first, d_second = _LinearGradient(first_matrix), _LinearGradient(second_matrix)
-        d_norm = _NormGradient(*norm)
-        for prompts, _ in _blocks(len(hyper_in), image_tokens, None):
-            cell = kept[prompts].flatten(0, 1).to(norm[0].dtype)
-            normalized, *statistics = _layer_norm(cell, *norm, ctx.eps)
-            x = F.gelu(normalized).to(hyper_in.dtype)
+        d_norm = _NormGradient(norm_weight, norm_bias)
+        for cell, (prompts, part) in zip(kept, _parts(image_tokens), strict=True):
+            rows, tokens = hyper_in[prompts], image_tokens[prompts, part]
+            cell = cell.view(-1, len(norm_weight)).to(norm_weight.dtype)
+            normalized, *statistics = _layer_norm(cell, norm_weight, norm_bias, ctx.eps)
+            x = F.gelu(normalized).to(rows.dtype)
             before = torch.addmm(second_bias, x, second_matrix)
-            after = F.gelu(before).view(len(hyper_in[prompts]), -1, last_depth)
 
-            d_masks = grad[prompts]
-            d_hyper_in[prompts] = _times_images(d_masks, after)
-            d_x = _sums_of_rows(d_masks, hyper_in[prompts], len(d_masks)).view_as(before)
+            d_masks = grad[prompts, :, part].flatten(2)
+            d_hyper_in[prompts] += _times_images(
+                d_masks, F.gelu(before).view(len(rows), -1, rows.shape[2])
+            )
+            d_x = _sums_of_rows(d_masks, rows, len(rows)).view_as(before)
             d_x = d_second.add(_gelu_backward(d_x, before), x)
             d_x = _gelu_backward(d_x.to(normalized.dtype), normalized)
-            d_x = d_norm.add(d_x, cell, *statistics).to(hyper_in.dtype)
-            tokens = image_tokens[prompts]
+            d_x = d_norm.add(d_x, cell, *statistics).to(rows.dtype)
             d_x = d_first.add(d_x.view(-1, first_matrix.shape[1]), tokens.flatten(0, 1))
-            d_tokens[prompts] = d_x.view_as(tokens)
+            d_tokens[prompts, part] = d_x.view_as(tokens)
         return (
             d_tokens,
             d_hyper_in,
@@ -317,6 +311,33 @@ class _UpscaleAndMultiply(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _TokenGradient:
+    """Gradient of image tokens, summed over the prompts that share them."""
+
+    def __init__(self, image_tokens: Tensor, counts: Sequence[int] | None) -> None:
+        self._is_shared = counts is not None
+        if self._is_shared:
+            (self.sum,) = _at_least_float32(torch.zeros_like(image_tokens))
+        else:
+            self.sum = torch.empty_like(image_tokens)
+
+    def add(
+        self, images: slice, *products: tuple[Tensor, Tensor], own: Tensor | None = None
+    ) -> None:
+        """Add ``own`` (p, N, C) and sums of rows (p, R, C) weighted with (p, R, N)."""
+        weights, rows = (torch.cat(parts, dim=1) for parts in zip(*products, strict=True))
+        part = self.sum[images]
+        total = _sums_of_rows(weights, rows, len(part))
+        if self._is_shared:
+            part += total
+            if own is not None:
+                part += own.sum(0)
+        elif own is not None:
+            torch.add(total, own, out=part)
+        else:
+            part.copy_(total)
 
 
 class _LinearGradient:
@@ -367,14 +388,29 @@ def _blocks(
     num_prompts: int, image_tokens: Tensor, counts: Sequence[int] | None
 ) -> Iterator[tuple[slice, slice]]:
     """Prompts of a block, all of one image if ``counts`` are given, and their image tokens."""
-    values = _CPU_BLOCK if image_tokens.device.type == 'cpu' else _GPU_BLOCK
-    size = max(values // image_tokens.shape[1:].numel(), 1)
+    size = max(_block_size(image_tokens) // image_tokens.shape[1:].numel(), 1)
     end = 0
     for image, count in enumerate([num_prompts] if counts is None else counts):
         start, end = end, end + count
         for first in range(start, end, size):
             prompts = slice(first, min(first + size, end))
             yield prompts, prompts if counts is None else slice(image, image + 1)
+
+
+def _parts(image_tokens: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Prompts of a block and which of their image tokens, for what treats each by itself."""
+    length = image_tokens.shape[1]
+    size = max(_block_size(image_tokens) // 4 // image_tokens.shape[2], 1)
+    for prompts, _ in _blocks(len(image_tokens), image_tokens, None):
+        if prompts.stop - prompts.start > 1:
+            yield prompts, slice(0, length)
+        else:
+            for start in range(0, length, size):
+                yield prompts, slice(start, min(start + size, length))
+
+
+def _block_size(image_tokens: Tensor) -> int:
+    return _CPU_BLOCK if image_tokens.device.type == 'cpu' else _GPU_BLOCK
 
 
 def _times_images(rows: Tensor, images: Tensor) -> Tensor:
@@ -413,24 +449,3 @@ def _softmax_backward(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
 
 def _gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
     return torch.ops.aten.gelu_backward(grad, x)
-
-
-def _kept(rows: Tensor, length: int, keep: bool) -> Tensor | None:
-    return rows.new_empty(*rows.shape[:2], length) if keep else None
-
-
-def _empty_gradient(image_tokens: Tensor, counts: Sequence[int] | None) -> Tensor:
-    """To be filled by ``_add_gradient``."""
-    if counts is None:
-        return torch.empty_like(image_tokens)
-    (zeros,) = _at_least_float32(torch.zeros_like(image_tokens))
-    return zeros
-
-
-def _add_gradient(
-    gradient: Tensor, images: slice, part: Tensor, counts: Sequence[int] | None
-) -> None:
-    if counts is None:
-        gradient[images] = part
-    else:
-        gradient[images] += part
