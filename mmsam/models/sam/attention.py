@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .image_token_functions import attend_to_image, update_image_tokens
+
 _HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 _SCORES_AT_ONCE = 2**20
@@ -240,36 +242,29 @@ class TokenImageAttention(BaseModule):
         out = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
-    def _scores(
-        self,
-        projected: Tensor,
-        image_proj: nn.Linear,
-        image_tokens: Tensor,
-        image_pe: Tensor,
-        counts: list[int] | None,
-    ) -> Tensor:
-        """Scores (P, heads, T, N) of projected tokens with ``image_proj(image_tokens + pe)``."""
+    def _absorbed(self, projected: Tensor, image_proj: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Rows (P, heads·T, C) and constants (P, heads·T) of projected tokens (P, T, D).
+
+        ``rows · x + constants`` are their scores with ``image_proj(x)``.
+        """
         per_head = self._split_heads(projected) * self.scale
         weight = image_proj.weight.unflatten(0, (self.num_heads, -1))  # (heads, d, C)
         bias = image_proj.bias.unflatten(0, (self.num_heads, -1))  # (heads, d)
-        absorbed = torch.einsum('phtd,hdc->phtc', per_head, weight)
-        constant = torch.einsum('phtd,hd->pht', per_head, bias)
-        rows = absorbed.flatten(1, 2)
-        scores = rows_times_image(rows, image_tokens.transpose(1, 2), counts)
-        scores = scores + (rows @ image_pe.t() + constant.flatten(1)[..., None])
-        return scores.unflatten(1, (self.num_heads, -1))
+        rows = torch.einsum('phtd,hdc->phtc', per_head, weight)
+        constants = torch.einsum('phtd,hd->pht', per_head, bias)
+        return rows.flatten(1, 2), constants.flatten(1)
 
     def token_to_image(
         self, tokens: Tensor, image_tokens: Tensor, image_pe: Tensor, counts: list[int] | None
     ) -> Tensor:
         """Tokens (P, T, C) attend to the image tokens: (P, T, C).
 
-        Keys are ``image_tokens + image_pe``, values ``image_tokens``. The arguments are those of
-        ``rows_times_image``; ``image_pe`` is (N, C).
+        Keys are ``image_tokens + image_pe``, values ``image_tokens``: (P, N, C), one set for each
+        prompt, where ``counts`` is None; else (B, N, C), and ``counts`` are the numbers of prompts
+        of the B images. ``image_pe`` is (N, C).
         """
-        scores = self._scores(self.q_proj(tokens), self.k_proj, image_tokens, image_pe, counts)
-        weights = scores.softmax(-1).flatten(1, 2)
-        context = rows_times_image(weights, image_tokens, counts)  # (P, heads·T, C)
+        rows, constants = self._absorbed(self.q_proj(tokens), self.k_proj)
+        context = attend_to_image(rows, constants, image_tokens, image_pe, counts)
         context = context.unflatten(1, (self.num_heads, -1))
         weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
         out = torch.einsum('phtc,hdc->pthd', context, weight).flatten(2) + self.v_proj.bias
@@ -281,33 +276,20 @@ class TokenImageAttention(BaseModule):
         image_pe: Tensor,
         keys: Tensor,
         values: Tensor,
+        norm: nn.LayerNorm,
         counts: list[int] | None,
     ) -> Tensor:
-        """The image tokens attend to the tokens: (P, N, C).
+        """The image tokens attend to the tokens: ``norm(image_tokens + attention)`` (P, N, C).
 
-        Queries are ``image_tokens + image_pe``; keys and values are (P, T, C).
+        Queries are ``image_tokens + image_pe``; keys and values are (P, T, C). ``image_tokens`` and
+        ``counts`` as in ``token_to_image``.
         """
-        scores = self._scores(self.k_proj(keys), self.q_proj, image_tokens, image_pe, counts)
-        weights = scores.softmax(2).flatten(1, 2)  # over the tokens
+        rows, constants = self._absorbed(self.k_proj(keys), self.q_proj)
         per_head = self._split_heads(self.v_proj(values))
         weight = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # (C, heads, d)
         absorbed = torch.einsum('phtd,chd->phtc', per_head, weight).flatten(1, 2)
-        return weights.transpose(1, 2) @ absorbed + self.out_proj.bias
-
-
-def rows_times_image(rows: Tensor, images: Tensor, counts: list[int] | None) -> Tensor:
-    """Multiply the rows (P, R, A) of each prompt with an image (A, Z): (P, R, Z).
-
-    Args:
-        rows: prompts in the order of their images.
-        images: (P, A, Z), one for each prompt, where ``counts`` is None; else (B, A, Z), one for
-            each image, shared by its prompts without a copy.
-        counts: number of prompts of each of the B images, sum P.
-    """
-    if counts is None:
-        return rows @ images
-    per_image = [
-        (part.flatten(0, 1) @ image).view(*part.shape[:2], image.shape[-1])
-        for part, image in zip(rows.split(counts), images, strict=True)
-    ]
-    return torch.cat(per_image)
+        # the weights of each head add up to 1, and so put the bias together again
+        absorbed = absorbed + self.out_proj.bias / self.num_heads
+        return update_image_tokens(
+            rows, constants, absorbed, self.num_heads, image_tokens, image_pe, norm, counts
+        )
