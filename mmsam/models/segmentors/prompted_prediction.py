@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsam.errors import ConfigError, DataError
-from mmsam.geometry import MASK_THRESHOLD
+from mmsam.geometry import enlarged_masks
 from mmsam.prompt_sampling import centre_click, jitter_boxes, normals
 from mmsam.structures import SAMDataSample
 from mmsam.structures.predicted_masks import rles_of_logits
@@ -135,13 +134,6 @@ def split_by_level(rles: Sequence[RLE], count: int) -> list[list[RLE]]:
     return [list(rles[index::count]) for index in range(count)]
 
 
-def input_masks(low_res_logits: Tensor, image_size: int) -> Tensor:
-    """Masks (P, S, S) bool in padded px of the logits (P, 1, S/4, S/4)."""
-    size = (image_size, image_size)
-    logits = F.interpolate(low_res_logits.float(), size, mode='bilinear', align_corners=False)
-    return logits[:, 0] > MASK_THRESHOLD
-
-
 def _predict_boxes(
     model: SAMSegmentor, image_embedding: Tensor, sample: SAMDataSample, boxes: Tensor
 ) -> tuple[list[RLE], Tensor]:
@@ -181,7 +173,7 @@ def _predict_clicks(
             )
             quality_by_click.append(quality.float().cpu())
             if number < num_clicks:
-                masks = input_masks(logits, model.image_size)[:, :height, :width].cpu().numpy()
+                masks = enlarged_masks(logits)[:, 0, :height, :width].cpu().numpy()
                 clicks = [centre_click(*pair) for pair in zip(truths, masks, strict=True)]
                 click = torch.tensor(clicks, device=device)[:, None]
                 prompts = prompts.with_clicks(click[..., :2].float(), click[..., 2])
