@@ -143,7 +143,7 @@ def _predict_boxes(
     index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     for part in PromptBatch.of_boxes(boxes, index).split(PREDICTION_CHUNK):
         logits, quality = model.decode_best(image_embedding, part)
-        rles += rles_of_logits(logits, model.image_size, sample.img_shape, sample.ori_shape)
+        rles += rles_of_logits(logits, sample.img_shape, sample.ori_shape)
         qualities.append(quality[:, 0].float().cpu())
     return rles, torch.cat(qualities)
 
@@ -169,7 +169,7 @@ def _predict_clicks(
         for number in range(1, num_clicks + 1):
             logits, quality = model.decode_best(image_embedding, prompts)
             by_click.append(
-                rles_of_logits(logits, model.image_size, sample.img_shape, sample.ori_shape)
+                rles_of_logits(logits, sample.img_shape, sample.ori_shape)
             )
             quality_by_click.append(quality.float().cpu())
             if number < num_clicks:
