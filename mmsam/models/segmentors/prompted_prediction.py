@@ -168,9 +168,7 @@ def _predict_clicks(
         by_click, quality_by_click = [], []
         for number in range(1, num_clicks + 1):
             logits, quality = model.decode_best(image_embedding, prompts)
-            by_click.append(
-                rles_of_logits(logits, sample.img_shape, sample.ori_shape)
-            )
+            by_click.append(rles_of_logits(logits, sample.img_shape, sample.ori_shape))
             quality_by_click.append(quality.float().cpu())
             if number < num_clicks:
                 masks = enlarged_masks(logits)[:, 0, :height, :width].cpu().numpy()
