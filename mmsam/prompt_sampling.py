@@ -206,11 +206,10 @@ def centre_click(target: np.ndarray, predicted: np.ndarray | None = None) -> Cli
 
 def _innermost_pixel(mask: np.ndarray) -> tuple[tuple[int, int], float]:
     """Pixel (x, y) of the greatest distance to what is no part of the mask, and the distance."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
         return (0, 0), 0.0
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
+    part = mask[top : top + height, left : left + width].astype(np.uint8)
     distance = cv2.distanceTransform(np.pad(part, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
     return (left + int(x) - 1, top + int(y) - 1), float(distance[y, x])
