@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from mmsam.checkpoint import load_weights
 from mmsam.embedding_cache import digest_of_weights
 from mmsam.errors import ConfigError, DataError
+from mmsam.geometry import enlarged_masks
 from mmsam.models.precision import fast_bfloat16
 from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.models.sam.initialization import init_from_scratch
@@ -24,7 +24,7 @@ from mmsam.registry import MODELS
 from mmsam.structures import SAMDataSample
 
 from .prompt_batch import PromptBatch
-from .prompted_prediction import TestPrompts, input_masks, predict_image
+from .prompted_prediction import TestPrompts, predict_image
 from .tiled_prediction import predict_tiled_image
 
 PARTS = ('image_encoder', 'prompt_encoder', 'mask_decoder')
@@ -361,8 +361,7 @@ class SAMSegmentor(BaseModel):
             strict=True,
         )
         clicks = [
-            random_error_clicks(input_masks(logits, self.image_size), *part)
-            for logits, *part in parts
+            random_error_clicks(enlarged_masks(logits)[:, 0], *part) for logits, *part in parts
         ]
         coords, labels = zip(*clicks, strict=True)
         return torch.cat(coords), torch.cat(labels)
@@ -472,9 +471,9 @@ def objects_per_rank(own_objects: int, *, device: torch.device) -> Tensor:
 
 def _pad_masks(data_samples: list[SAMDataSample], image_size: int, device: torch.device) -> Tensor:
     """The truth of all prompts (P, S, S) uint8, padded px."""
-    padded = []
-    for sample in data_samples:
-        masks = sample.gt_instances.masks.to(device)
-        height, width = masks.shape[-2:]
-        padded.append(F.pad(masks, (0, image_size - width, 0, image_size - height)))
-    return torch.cat(padded)
+    masks = [sample.gt_instances.masks for sample in data_samples]
+    counts = [len(part) for part in masks]
+    padded = torch.zeros(sum(counts), image_size, image_size, dtype=torch.uint8, device=device)
+    for place, part in zip(padded.split(counts), masks, strict=True):
+        place[:, : part.shape[1], : part.shape[2]] = part
+    return padded

@@ -15,9 +15,12 @@ from tiny_sam import (
     random_boxes,
     segmentor_config,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmsam.errors import ConfigError, DataError
 from mmsam.models import SAMSegmentor
+from mmsam.models.losses import SAMMaskLoss
 from mmsam.models.segmentors import sam_segmentor
 from mmsam.models.segmentors.prompted_prediction import PREDICTION_CHUNK
 from mmsam.models.segmentors.sam_segmentor import PARTS, objects_per_rank
@@ -162,6 +165,35 @@ def test_ragged_loss_and_gradients_equal_one_by_one(correction):
         one_by_one += loss.detach()
     torch.testing.assert_close(total(losses).detach(), one_by_one, rtol=1e-5, atol=1e-6)
     assert_close_gradients(together, gradients(model))
+
+
+class AllocatedElements(TorchDispatchMode):
+    """Adds up the elements of what every operation returns."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        self.total += sum(t.numel() for t in tree_leaves(results) if isinstance(t, torch.Tensor))
+        return results
+
+
+def test_a_training_step_does_not_know_the_size_of_the_original_image():
+    """Clicks and their masks included, it makes as many elements at 16 times the pixels."""
+    model = build(correction=dict(num_clicks=1, num_repeats=0))
+    model.mask_loss = SAMMaskLoss(lovasz_weight=1.0)
+    totals = []
+    for scale in (1, 4):
+        batch = random_batch(SIZES[:2], [3, 1])
+        for sample, (height, width) in zip(batch['data_samples'], SIZES[:2], strict=True):
+            sample.set_metainfo(dict(ori_shape=(scale * height, scale * width)))
+            sample.prompts.seeds = torch.arange(len(sample.prompts))
+        with AllocatedElements() as allocated:
+            losses = run(model, batch, 'loss')
+            sum(value for name, value in losses.items() if 'loss' in name).backward()
+        totals.append(allocated.total)
+        model.zero_grad()  # the first gradient is kept, later ones are added to it
+    assert totals[0] == totals[1] > 0
 
 
 def test_objects_per_rank_alone():
