@@ -193,7 +193,7 @@ class _UpdateImageTokens(torch.autograd.Function):
             tokens = image_tokens[images]
             scores = _scores(rows[prompts], constants[prompts], tokens + image_pe)
             weight = scores.unflatten(1, (num_heads, -1)).softmax(2).flatten(1, 2)
-            total = _with_attended(tokens, weight, values[prompts])
+            total = _with_attended(tokens, weight, values[prompts]).to(norm_weight.dtype)
             updated[prompts], *statistics = _layer_norm(total, norm_weight, norm_bias, eps)
             if keep:
                 kept += [weight, *statistics]
@@ -212,7 +212,7 @@ class _UpdateImageTokens(torch.autograd.Function):
         for index, (prompts, images) in enumerate(_blocks(len(rows), image_tokens, ctx.counts)):
             weight, *statistics = kept[3 * index : 3 * index + 3]
             tokens, value = image_tokens[images], values[prompts]
-            total = _with_attended(tokens, weight, value)
+            total = _with_attended(tokens, weight, value).to(norm_weight.dtype)
             d_total = d_norm.add(grad[prompts].to(total.dtype), total, *statistics)
             d_attended = d_total.to(rows.dtype)
             d_values[prompts] = _times_images(weight, d_attended)
@@ -434,8 +434,9 @@ def _scores(rows: Tensor, constants: Tensor, keys: Tensor) -> Tensor:
 
 def _with_attended(tokens: Tensor, weights: Tensor, values: Tensor) -> Tensor:
     """Image tokens (q, N, C) plus values (p, R, C) weighted with (p, R, N): (p, N, C)."""
-    (attended,) = _at_least_float32(_sums_of_rows(weights, values, len(values)))
-    return attended.add_(tokens)
+    if len(values) == 1:
+        return torch.addmm(tokens[0], weights[0].t(), values[0])[None]
+    return torch.baddbmm(tokens, weights.transpose(1, 2), values)
 
 
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Sequence[Tensor]:
