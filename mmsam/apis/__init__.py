@@ -5,7 +5,7 @@ from .comparison import compare_weights
 from .config_check import check_config
 from .data_check import check_data, check_data_quickly, data_report, draw_data, raise_errors
 from .plan import CARDS, plan_report, plan_training
-from .run_config import check_load_from, check_paths, load_run_config
+from .run_config import check_load_from, check_paths, load_run_config, use_bfloat16_loop
 from .split_check import check_splits
 from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
@@ -39,4 +39,5 @@ __all__ = [
     'plan_training',
     'raise_errors',
     'run_tool',
+    'use_bfloat16_loop',
 ]
