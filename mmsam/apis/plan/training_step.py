@@ -54,12 +54,12 @@ def build_model(training: Training) -> SAMSegmentor:
     """
     config = training.config
     with _scope_of(config):
-        model = MODELS.build(deepcopy(config.model))
-        if not isinstance(model, SAMSegmentor):
+        name = config.model['type']
+        if MODELS.get(name) is not SAMSegmentor:
             raise ConfigError(
-                f'plan.py: expected a config whose model is a SAMSegmentor, '
-                f'got {type(model).__name__}.'
+                f'plan.py: expected a config whose model is a SAMSegmentor, got {name}.'
             )
+        model: SAMSegmentor = MODELS.build(deepcopy(config.model))
         model.mask_loss = MODELS.build(_loss_of(config))
     if training.change is not None:
         training.change(model)
