@@ -3,6 +3,7 @@
 import gc
 import itertools
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -188,7 +189,7 @@ class Run:
 def train(
     scale: Scale, prompts: int, folder: Path, work_dir: Path, in_this_process: bool = False
 ) -> Run:
-    """Train with everything that the config has; the cache is built in the new ``work_dir``.
+    """Train with everything that the config has, the cache included; leaves no files behind.
 
     Args:
         scale: the epochs, and the images of each.
@@ -206,6 +207,7 @@ def train(
     runner.register_hook(clock)
     with _quiet():
         runner.train()
+    shutil.rmtree(work_dir)  # its checkpoints would soon fill a disk
     return Run(
         seconds=clock.wall[-1],
         seconds_of_later_epochs=clock.wall[-1] - clock.wall[iterations - 1],
