@@ -73,7 +73,7 @@ def main() -> None:
     logits = torch.cat([F.adaptive_avg_pool2d(m[None, None].float(), size) for m in masks]) - 0.5
     predicted = measured(
         'rles_of_logits',
-        lambda: rles_of_logits(logits, IMAGE_SIZE, sample.img_shape, sample.ori_shape),
+        lambda: rles_of_logits(logits, sample.img_shape, sample.ori_shape),
     )
     ious = [coco_mask.iou([a], [b], [0]).item() for a, b in zip(predicted, truth, strict=True)]
     print(f'{len(masks)} objects, mean IoU with the truth {np.mean(ious):.3f}')

@@ -10,4 +10,5 @@ model = dict(
     correction=dict(num_clicks=2, num_repeats=0),
     test_cfg=dict(num_clicks=3),
 )
+embedding_cache = dict(folder='work_dirs/embeddings')  # the frozen encoder sees each image once
 load_from = 'https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth'

@@ -2,6 +2,7 @@
 # Checkpointing keeps the encoder's memory small.
 _base_ = './sam_stamp.py'
 model = dict(image_encoder=dict(with_cp=True), frozen=())
+embedding_cache = None  # embeddings change while their encoder trains
 optim_wrapper = dict(
     constructor='LayerDecayConstructor',
     paramwise_cfg=dict(decay_rate=0.8),  # as SAM itself was trained

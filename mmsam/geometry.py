@@ -19,6 +19,10 @@ from torch import Tensor
 Size = tuple[int, int]
 
 
+LOW_RES_STRIDE = 4
+"""Side of a low-res cell in padded px."""
+
+
 class Window(NamedTuple):
     """A rectangle of an image, px."""
 
@@ -26,6 +30,31 @@ class Window(NamedTuple):
     left: int
     height: int
     width: int
+
+
+class Orientation(NamedTuple):
+    """One of the eight ways to lay a rectangle: first mirrored or not, then turned.
+
+    Args:
+        is_mirrored: left and right are swapped.
+        turns: by 90 degrees counterclockwise, 0 to 3.
+    """
+
+    is_mirrored: bool = False
+    turns: int = 0
+
+    def flipped(self, direction: str) -> 'Orientation':
+        """After one more flip, 'horizontal' or 'vertical'."""
+        half_turn = 2 if direction == 'vertical' else 0
+        return Orientation(not self.is_mirrored, (half_turn - self.turns) % 4)
+
+    def turned(self, turns: int) -> 'Orientation':
+        """After more turns by 90 degrees counterclockwise."""
+        return Orientation(self.is_mirrored, (self.turns + turns) % 4)
+
+    def applied_to(self, image: Tensor) -> Tensor:
+        """The image (..., h, w), laid so."""
+        return torch.rot90(image.flip(-1) if self.is_mirrored else image, self.turns, (-2, -1))
 
 
 MASK_THRESHOLD = 0.0
@@ -63,11 +92,58 @@ def scale_points(points: Tensor, from_size: Size, to_size: Size) -> Tensor:
     return (points + 0.5) * points.new_tensor([scale_x, scale_y]) - 0.5
 
 
-def inside_image(input_sizes: Tensor, image_size: int) -> Tensor:
-    """Which padded px (P, S, S) bool are no padding, for images of sizes (P, 2) int64, (h, w)."""
-    inside = torch.arange(image_size, device=input_sizes.device) < input_sizes[..., None]
-    rows, columns = inside.unbind(1)
-    return rows[:, :, None] & columns[:, None, :]
+def without_padding(masks: Tensor, input_sizes: Tensor) -> Tensor:
+    """Masks (P, ..., S, S) bool or uint8 of 0 and 1, padded px, with 0 in the padding.
+
+    The images have the sizes (P, 2) int64, (h, w).
+    """
+    side = masks.shape[-1]
+    inside = torch.arange(side, device=masks.device) < input_sizes[..., None]
+    shape = [len(input_sizes), *[1] * (masks.dim() - 3)]
+    rows, columns = inside.view(torch.uint8).unbind(1)
+    kept = masks.view(torch.uint8) * rows.view(*shape, side, 1)
+    return kept.mul_(columns.view(*shape, 1, side)).view(masks.dtype)
+
+
+def enlarged_masks(low_res_logits: Tensor) -> Tensor:
+    """Masks (..., S, S) bool in padded px of the logits (..., S/4, S/4) float.
+
+    They are the pixels of the bilinearly enlarged logits (``align_corners=False``) that are above
+    ``MASK_THRESHOLD``, up to the rounding of logits that are on it. Enlarging mixes neighbours, so
+    only the pixels of cells with a neighbour on the other side of the threshold are computed.
+    """
+    logits = low_res_logits.detach().float().flatten(0, -3)
+    last = logits.shape[-1] - 1
+    above = (logits > MASK_THRESHOLD).view(torch.uint8)
+    for dim in (1, 2):  # of the cell and its eight neighbours
+        before = torch.cat([above.narrow(dim, 0, 1), above.narrow(dim, 0, last)], dim)
+        after = torch.cat([above.narrow(dim, 1, last), above.narrow(dim, last, 1)], dim)
+        above = before + above + after
+    # words of 32 bits hold the 4 px of a row of a cell
+    words = (above == 9).int() * 0x01010101
+    words = words[:, :, None].expand(-1, -1, LOW_RES_STRIDE, -1).contiguous()
+    mask, row, column = ((above > 0) & (above < 9)).nonzero(as_tuple=True)
+    steps = torch.arange(-1, 2, device=logits.device)[:, None]
+    rows, columns = ((cell + steps).clamp(0, last) for cell in (row, column))
+    places = (mask * (last + 1) + rows)[:, None] * (last + 1) + columns
+    around = torch.stack(_enlarged(*logits.take(places)))  # (4, 3, N), rows by columns
+    pixels = [values > MASK_THRESHOLD for values in _enlarged(*around.unbind(1))]
+    mixed = torch.stack([part.int() << (8 * place) for place, part in enumerate(pixels)]).sum(
+        0, dtype=torch.int32
+    )
+    words[mask, row, :, column] = mixed.T
+    side = LOW_RES_STRIDE * (last + 1)
+    return words.view(torch.bool).view(*low_res_logits.shape[:-2], side, side)
+
+
+def _enlarged(before: Tensor, at: Tensor, after: Tensor) -> tuple[Tensor, ...]:
+    """The four values into which bilinear enlarging turns ``at``, which lies between the others."""
+    return (
+        0.375 * before + 0.625 * at,
+        0.125 * before + 0.875 * at,
+        0.875 * at + 0.125 * after,
+        0.625 * at + 0.375 * after,
+    )
 
 
 def logits_to_original(

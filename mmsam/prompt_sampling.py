@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsam.geometry import inside_image
+from mmsam.geometry import without_padding
+from mmsam.pixel_counts import row_counts
 
 
 class PromptKind(enum.IntEnum):
@@ -108,9 +109,6 @@ def jitter_boxes(
 _CORNERS = (slice(0, 2), slice(2, 4))
 
 
-_MASKS_AT_ONCE = 16
-
-
 def pick_pixels(masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """One pixel of each mask, every one of its pixels being equally likely.
 
@@ -121,8 +119,7 @@ def pick_pixels(masks: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Pixels (P, 2) int64, (x, y), (0, 0) of a mask without one; and which masks have one (P,).
     """
-    # on a CPU torch sums a copy of 8 bytes a pixel: gigabytes for hundreds of masks
-    in_row = torch.cat([part.sum(dim=2) for part in masks.split(_MASKS_AT_ONCE)])  # (P, h) int64
+    in_row = row_counts(masks)
     up_to_row = in_row.cumsum(dim=1)
     total = up_to_row[:, -1]
     rank = (numbers * total).long().minimum((total - 1).clamp(min=0))
@@ -155,11 +152,11 @@ def random_error_clicks(
         there is no click.
     """
     target = target.bool()
-    inside = inside_image(input_sizes, target.shape[-1])
-    wrong = (predicted != target) & inside
-    right = ~wrong.flatten(1).any(dim=1)
-    wrong[right] = ~target[right] & inside[right]
-    pixels, found = pick_pixels(wrong, numbers)
+    pixels, found = pick_pixels(without_padding(predicted != target, input_sizes), numbers)
+    if not bool(found.all()):
+        right = ~found
+        background = without_padding(~target[right], input_sizes[right])
+        pixels[right], found[right] = pick_pixels(background, numbers[right])
     objects = torch.arange(len(target), device=target.device)
     labels = torch.where(found, target[objects, pixels[:, 1], pixels[:, 0]].long(), NO_POINT)
     return pixels[:, None].float(), labels[:, None]
@@ -209,11 +206,10 @@ def centre_click(target: np.ndarray, predicted: np.ndarray | None = None) -> Cli
 
 def _innermost_pixel(mask: np.ndarray) -> tuple[tuple[int, int], float]:
     """Pixel (x, y) of the greatest distance to what is no part of the mask, and the distance."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if width == 0:
         return (0, 0), 0.0
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
+    part = mask[top : top + height, left : left + width].astype(np.uint8)
     distance = cv2.distanceTransform(np.pad(part, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
     return (left + int(x) - 1, top + int(y) - 1), float(distance[y, x])

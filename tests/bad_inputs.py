@@ -96,6 +96,7 @@ ROWS = {
     88: 'data loader process that hangs',
     89: 'rank that hangs',
     90: 'NaN loss',
+    91: 'embedding of a cache that is damaged, or another one under its name',
 }
 
 

@@ -1,4 +1,5 @@
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,16 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _same_random_numbers_in_every_run() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _frozen_encoders_in_float32() -> Iterator[None]:
+    """The same numbers in this process on every machine, also where bfloat16 is fast."""
+    with pytest.MonkeyPatch.context() as patch:
+        segmentor = sys.modules.get('mmsam.models.segmentors.sam_segmentor')
+        if segmentor is not None:
+            patch.setattr(segmentor, 'fast_bfloat16', lambda device: False)
+        yield
 
 
 @pytest.fixture(autouse=True)

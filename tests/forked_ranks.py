@@ -1,4 +1,4 @@
-"""Runs train.py as ranks forked from this process, in place of those that torchrun starts.
+"""Runs a tool as ranks forked from this process, in place of those that torchrun starts.
 
 This process has imported everything, so that a run of several ranks costs a second instead of ten.
 """
@@ -9,6 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from ports import free_port
 from processes import wait_until
@@ -23,13 +25,14 @@ PATIENCE = 120
 
 
 class Ranks:
-    """Forked ranks of ``train.py``.
+    """Forked ranks of a tool.
 
     Args:
-        args: of ``train.py``.
+        args: of the tool.
         output: file of what they print.
         prepare: called in each with its rank before anything else.
         world_size: number of ranks.
+        tool: ``train`` unless given.
         variables: of the environment.
     """
 
@@ -39,6 +42,7 @@ class Ranks:
         output: Path,
         prepare: Callable[[int], None] = lambda rank: None,
         world_size: int = 2,
+        tool: ModuleType = train,
         **variables: str,
     ) -> None:
         self.output = output
@@ -47,6 +51,7 @@ class Ranks:
             WORLD_SIZE=str(world_size), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()),
             OMP_NUM_THREADS='1',
         ) | variables  # fmt: skip
+        self._tool = tool
         self.codes: dict[int, int] = {}
         self.ranks = [self._fork(args, rank, prepare, variables) for rank in range(world_size)]
 
@@ -62,10 +67,10 @@ class Ranks:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             os.environ.update(variables, RANK=str(rank), LOCAL_RANK=str(rank))
-            sys.argv = ['train.py', *args, '--launcher', 'pytorch']
+            sys.argv = [str(self._tool.__file__), *args, '--launcher', 'pytorch']
             prepare(rank)
             with formatting_once():
-                run_tool(train.main, train.parse_args())
+                run_tool(self._tool.main, self._tool.parse_args())
         except BaseException:
             traceback.print_exc()
         finally:
@@ -96,9 +101,9 @@ class Ranks:
                 os.kill(process, signal.SIGKILL)
 
 
-def train_on_ranks(world_size: int, work_dir: Path, *args: object, **variables: str) -> None:
-    """A run of ``train.py`` on so many ranks, which must succeed."""
+def train_on_ranks(world_size: int, work_dir: Path, *args: object, **options: Any) -> None:
+    """A run of ``train.py`` on so many ranks, which must succeed; options as of ``Ranks``."""
     output = work_dir.with_name(f'{work_dir.name}.out')
     words = [*map(str, args), '--work-dir', str(work_dir)]
-    codes = Ranks(words, output, world_size=world_size, **variables).finish()
+    codes = Ranks(words, output, world_size=world_size, **options).finish()
     assert codes == [0] * world_size, output.read_text()[-3000:]

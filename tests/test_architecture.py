@@ -13,7 +13,7 @@ PACKAGE = ROOT / 'mmsam'
 LAYERS = [
     {'errors', 'stack', 'stop_signal'},
     {'atomic_file', 'cluster_job', 'geometry', 'image_file', 'options', 'registry', 'torch_file'}
-    | {'score_comparison', 'score_rules', 'weight_layouts'},
+    | {'pixel_counts', 'score_comparison', 'score_rules', 'weight_layouts'},
     {'structures', 'embedding_cache', 'checkpoint', 'prompt_sampling', 'training_checkpoint'}
     | {'rgb_image'},
     {'engine', 'evaluation', 'visualization', 'models', 'datasets'},

@@ -91,9 +91,13 @@ def test_the_model_builds(path):
     config = Config.fromfile(path)
     with torch.device('meta'):
         model = registry.MODELS.build(config.model)
-    frozen = tuple(config.model.get('frozen', ()))
+    frozen = tuple(f'{part}.' for part in config.model.get('frozen', ()))
+    stages = config.model.get('image_encoder', {}).get('frozen_stages', -1)
+    if stages >= 0:
+        frozen += ('image_encoder.patch_embed.', 'image_encoder.pos_embed')
+        frozen += tuple(f'image_encoder.blocks.{index}.' for index in range(stages))
     for name, parameter in model.named_parameters():
-        assert parameter.requires_grad == (name.split('.')[0] not in frozen), name
+        assert parameter.requires_grad == (not name.startswith(frozen)), name
 
 
 @EACH_CONFIG
@@ -188,9 +192,13 @@ def test_it_trains_a_step(path, data, tmp_path):
     _shrink(config._cfg_dict, 64)
     if isinstance(config.model.image_encoder.arch, str):
         config.model.image_encoder.arch = TINY_ARCH
+        if 'frozen_stages' in config.model.image_encoder:
+            config.model.image_encoder.frozen_stages = 1
     for loader in loaders_of(config).values():
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(data)
+    if config.get('embedding_cache') is not None:
+        config.embedding_cache.folder = str(tmp_path / 'embeddings')
     config.load_from = None
     config.param_scheduler = []
     config.dump(tmp_path / 'small.py')

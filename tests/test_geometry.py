@@ -1,15 +1,21 @@
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from random_logits import random_logits
 from reference_sam import build_reference_sam
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from mmsam.geometry import (
     MASK_THRESHOLD,
+    Orientation,
+    enlarged_masks,
     logits_to_original,
     resize_longest_side_size,
     scale_boxes,
     scale_points,
+    without_padding,
 )
 
 
@@ -122,3 +128,66 @@ def test_logits_to_original_is_upstreams_postprocess_masks(original_size):
 
 def test_threshold_is_upstreams():
     assert MASK_THRESHOLD == Sam.mask_threshold
+
+
+ALL_ORIENTATIONS = [
+    Orientation(mirrored, turns) for mirrored in (False, True) for turns in range(4)
+]
+
+
+def test_the_eight_orientations_differ():
+    image = torch.arange(6).reshape(2, 3)
+    laid = {tuple(map(tuple, way.applied_to(image).tolist())) for way in ALL_ORIENTATIONS}
+    assert len(laid) == 8
+
+
+@pytest.mark.parametrize('start', ALL_ORIENTATIONS, ids=str)
+def test_orientations_compose_as_what_is_done_to_arrays(start):
+    image = np.arange(24).reshape(2, 3, 4)
+    laid = start.applied_to(torch.from_numpy(image)).numpy()
+    for after, expected in (
+        (start.flipped('horizontal'), np.flip(laid, 2)),
+        (start.flipped('vertical'), np.flip(laid, 1)),
+        *((start.turned(turns), np.rot90(laid, turns, (1, 2))) for turns in range(4)),
+    ):
+        assert after in ALL_ORIENTATIONS
+        assert np.array_equal(after.applied_to(torch.from_numpy(image)).numpy(), expected)
+
+
+def smooth_logits(*shape: int) -> torch.Tensor:
+    """Random logits whose masks have large parts inside and outside."""
+    logits, _ = random_logits(*shape)
+    return F.avg_pool2d(logits, 5, stride=1, padding=2, count_include_pad=False) - 0.3
+
+
+@pytest.mark.parametrize('make', [smooth_logits, lambda *shape: random_logits(*shape)[0]])
+def test_enlarged_masks_are_the_enlarged_logits_above_the_threshold(make):
+    logits = make(5, 3, 32, 32)
+    logits[0, 0], logits[0, 1] = -1.0, 1.0
+    enlarged = F.interpolate(logits, (128, 128), mode='bilinear', align_corners=False)
+    masks = enlarged_masks(logits)
+    assert masks.shape == enlarged.shape and masks.dtype == torch.bool
+    assert ((masks == (enlarged > MASK_THRESHOLD)) | (enlarged.abs() < 1e-5)).all()
+    assert not masks[0, 0].any() and masks[0, 1].all()
+
+
+def test_enlarged_masks_of_no_prompt_and_under_autocast():
+    assert enlarged_masks(torch.zeros(0, 1, 8, 8)).shape == (0, 1, 32, 32)
+    logits = smooth_logits(2, 1, 16, 16)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(enlarged_masks(logits), enlarged_masks(logits.clone()))
+    assert torch.equal(enlarged_masks(logits.bfloat16()), enlarged_masks(logits.bfloat16().float()))
+
+
+@pytest.mark.trap(8)
+def test_without_padding():
+    masks = torch.ones(2, 3, 8, 8, dtype=torch.bool)
+    kept = without_padding(masks, torch.tensor([[8, 3], [5, 8]]))
+    expected = torch.zeros_like(masks)
+    expected[0, :, :, :3] = True
+    expected[1, :, :5] = True
+    assert torch.equal(kept, expected)
+    assert masks.all()
+    assert torch.equal(
+        without_padding(masks[:, 0].byte(), torch.tensor([[8, 3], [5, 8]])), expected[:, 0].byte()
+    )

@@ -35,10 +35,14 @@ class SquaredLogits(nn.Module):
         )
 
 
-def segmentor_config(img_size: int = 128, arch: Any = None, **options: Any) -> dict:
+def segmentor_config(
+    img_size: int = 128, arch: Any = None, encoder: dict | None = None, **options: Any
+) -> dict:
     return dict(
         type='mmsam.SAMSegmentor',
-        image_encoder=dict(type='SAMImageEncoder', arch=arch or TINY_ARCH, img_size=img_size),
+        image_encoder=dict(
+            type='SAMImageEncoder', arch=arch or TINY_ARCH, img_size=img_size, **(encoder or {})
+        ),
         prompt_encoder=dict(type='SAMPromptEncoder', image_size=img_size),
         mask_decoder=dict(type='SAMMaskDecoder'),
         data_preprocessor=dict(type='SAMDataPreprocessor', image_size=img_size),
@@ -46,12 +50,14 @@ def segmentor_config(img_size: int = 128, arch: Any = None, **options: Any) -> d
     )
 
 
-def build_segmentor(img_size: int = 128, arch: Any = None, **options: Any) -> SAMSegmentor:
-    """A small segmentor; ``options`` as ``SAMSegmentor`` takes them."""
+def build_segmentor(
+    img_size: int = 128, arch: Any = None, encoder: dict | None = None, **options: Any
+) -> SAMSegmentor:
+    """A small segmentor; ``options`` as ``SAMSegmentor`` takes them, ``encoder`` its encoder's."""
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope('mmsam'):
-        return MODELS.build(segmentor_config(img_size, arch, **options))
+        return MODELS.build(segmentor_config(img_size, arch, encoder, **options))
 
 
 def make_sample(

@@ -18,6 +18,7 @@ ROWS = {
     10: 'frozen parts change: statistics, random depth',
     11: 'a part that should train gets no gradient',
     12: 'half precision where SAM overflows',
+    13: 'features cached under the name of the file: stale, or of other weights',
     14: 'class ids invented by resizing, masks stored as JPEG, 0..255 as targets',
     15: 'an image without objects crashes, or gives NaN',
     16: 'validation prompts that change; the best chosen by the training loss',
@@ -26,7 +27,6 @@ ROWS = {
     19: 'weights that load nowhere else, or load nothing, silently',
     20: 'loss scaling with bfloat16; ranks that use different parts hang',
 }
-"""13, features cached under the file's name, needs a cache, which there is none of."""
 
 
 if __name__ == '__main__':

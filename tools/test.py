@@ -17,6 +17,7 @@ from mmsam.apis import (
     compare_weights,
     load_run_config,
     run_tool,
+    use_bfloat16_loop,
 )
 from mmsam.engine import SAMRunner, init_distributed
 from mmsam.engine.hooks import StallHook
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
         help='test these weights first, and compare: a table, comparison.json in the work dir, and '
         'in --show-dir only the images that became worse: truth, before, after',
     )
+    parser.add_argument('--amp', action='store_true', help='test in bfloat16 mixed precision')
     add_prompt_arguments(parser)
     return parser.parse_args()
 
@@ -53,6 +55,8 @@ def main(args: argparse.Namespace) -> None:
     if config.get('test_dataloader') is None:
         raise ConfigError(f'{args.config} has no test_dataloader.')
     apply_prompt_arguments(config, args)
+    if args.amp:
+        use_bfloat16_loop(config, 'test_cfg')
     if args.out:
         evaluators = config.test_evaluator
         config.test_evaluator = evaluators if isinstance(evaluators, list) else [evaluators]

@@ -4,7 +4,8 @@ from .command_line import add_common_arguments, run_tool
 from .comparison import compare_weights
 from .config_check import check_config
 from .data_check import check_data, check_data_quickly, data_report, draw_data, raise_errors
-from .run_config import check_load_from, check_paths, load_run_config
+from .plan import CARDS, plan_report, plan_training
+from .run_config import check_load_from, check_paths, load_run_config, use_bfloat16_loop
 from .split_check import check_splits
 from .start_check import check_annotation_memory, check_room
 from .static_config import describe_config
@@ -13,6 +14,7 @@ from .training import add_training_arguments, load_training_config
 from .work_dir import check_writable, hold_work_dir
 
 __all__ = [
+    'CARDS',
     'add_common_arguments',
     'add_prompt_arguments',
     'add_training_arguments',
@@ -33,6 +35,9 @@ __all__ = [
     'hold_work_dir',
     'load_run_config',
     'load_training_config',
+    'plan_report',
+    'plan_training',
     'raise_errors',
     'run_tool',
+    'use_bfloat16_loop',
 ]

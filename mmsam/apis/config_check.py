@@ -88,7 +88,7 @@ _TAKEN_BY_THE_BUILDER: dict[Registry, tuple[str, ...]] = {
 _RUN_KEYS = {
     *(name for name in inspect.signature(Runner).parameters if name != 'cfg'),
     *('custom_imports', 'model_wrapper_cfg'),  # read by mmengine beside the runner's parameters
-    *('evaluation', 'prepare_data'),  # read by mmsam's tools
+    *('evaluation', 'prepare_data', 'embedding_cache'),  # read by mmsam's tools
 }
 """Other keys pass, read by mmengine (``sync_bn``) or not, unless they almost are one of these."""
 
@@ -97,6 +97,7 @@ _KEYS_OF_DICT: dict[str, tuple[str, ...]] = {
     'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
     'env_cfg.mp_cfg': ('mp_start_method', 'opencv_num_threads'),
     'auto_scale_lr': ('base_batch_size', 'enable'),
+    'embedding_cache': ('folder',),
     **{
         loader: (
             *inspect.signature(DataLoader).parameters,
@@ -221,6 +222,17 @@ def value_at(config: Config, where: str) -> Any:
     for part in where.split('.'):
         value = value.get(part) if isinstance(value, dict | Config) else None
     return value
+
+
+def datasets_of(config: Any) -> Iterator[dict]:
+    """A data set's config, and those that it wraps."""
+    if isinstance(config, list | tuple):
+        for item in config:
+            yield from datasets_of(item)
+    elif isinstance(config, dict):
+        yield config
+        for key in ('dataset', 'datasets'):
+            yield from datasets_of(config.get(key))
 
 
 def _check_keys(given: Mapping, where: str, allowed: Iterable[str], owner: str) -> None:

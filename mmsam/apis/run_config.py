@@ -10,7 +10,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from mmsam.errors import CheckpointError, ConfigError, DataError
 
-from .config_check import check_config, check_option_paths, nearest, value_at
+from .config_check import check_config, check_option_paths, datasets_of, nearest, value_at
+from .embedding_cache_check import check_embedding_cache
 from .plain_yaml import read_yaml_as_data
 
 # the fork of mmseg goes by another distribution name; without this `_base_ = 'mmseg::...'` fails
@@ -31,7 +32,7 @@ def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str
 
     Raises:
         ConfigError: no such file, it cannot be read, or something in it is wrong, see
-            ``check_config``.
+            ``check_config`` and ``check_embedding_cache``.
     """
     if not Path(path).is_file():
         raise ConfigError(f'{path}: no such config file.')
@@ -54,6 +55,7 @@ def load_run_config(path: str, cfg_options: dict[str, Any] | None, work_dir: str
         config.work_dir = str(Path('work_dirs') / Path(path).stem)
     _apply_evaluation(config)
     check_config(config)
+    check_embedding_cache(config)
     return config
 
 
@@ -97,20 +99,29 @@ def check_load_from(config: Config) -> None:
         raise CheckpointError(f'load_from {weights}: no such file.')
 
 
+def use_bfloat16_loop(config: Config, key: str) -> None:
+    """Set the loop of validation or test to the one in bfloat16 mixed precision.
+
+    Args:
+        config: checked, as it will run.
+        key: ``val_cfg`` or ``test_cfg``.
+
+    Raises:
+        ConfigError: the config has a loop of another kind.
+    """
+    name = {'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop'}[key]
+    given = config[key].get('type', name)
+    if given not in (name, f'mmengine.{name}', f'BFloat16{name}', f'mmsam.BFloat16{name}'):
+        raise ConfigError(
+            f'--amp: expected {name} as {key}.type, in whose place it puts BFloat16{name}, '
+            f'got {given}.'
+        )
+    config[key] = dict(type=f'mmsam.BFloat16{name}')
+
+
 def _exists(path: str) -> bool:
     """Whether a path exists; that of a URL is found out when it is opened."""
     return '://' in path or Path(path).exists()
-
-
-def datasets_of(config: Any) -> Iterator[dict]:
-    """A data set's config, and those that it wraps."""
-    if isinstance(config, list | tuple):
-        for item in config:
-            yield from datasets_of(item)
-    elif isinstance(config, dict):
-        yield config
-        for key in ('dataset', 'datasets'):
-            yield from datasets_of(config.get(key))
 
 
 def _files_of(dataset: dict) -> Iterator[tuple[str, str]]:

@@ -15,16 +15,17 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmsam.engine.agreement import raised_by_all
 from mmsam.engine.host_memory import SHARED_MEMORY, available_memory
+from mmsam.engine.model_parts import unwrapped
 from mmsam.errors import LaunchError, StorageError
+from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.registry import OPTIMIZERS
 
-from .run_config import datasets_of
+from .config_check import datasets_of
 
 _ADAMS_STATES = 2.0
 _NEARLY_ALL = 0.8
@@ -97,7 +98,7 @@ def check_room(runner: Runner) -> None:
         StorageError: not even one checkpoint fits on its disk.
         LaunchError: gradients and optimizer of the ranks of a machine exceed its memory.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     states = _states_per_weight(runner.cfg.get('optim_wrapper'))
     ranks_here = _number_of_ranks_here()
     with raised_by_all():
@@ -216,7 +217,13 @@ def _check_shared_memory(runner: Runner, ranks_here: int) -> None:
     except OSError:
         return
     loaders = ('train_dataloader', 'val_dataloader')
-    needed = ranks_here * sum(_waiting_bytes(runner.cfg.get(loader)) for loader in loaders)
+    pixel_bytes = 3.0  # RGB
+    if runner.cfg.get('embedding_cache') is not None:
+        encoder = unwrapped(runner.model).image_encoder
+        pixel_bytes = 2 * encoder.out_chans / PATCH_SIZE**2  # float16, one for each patch
+    needed = ranks_here * sum(
+        _waiting_bytes(runner.cfg.get(loader), pixel_bytes) for loader in loaders
+    )
     if needed > free:
         runner.logger.warning(
             f'{SHARED_MEMORY} has {_megabytes(free)} free, the batches that wait there for '
@@ -226,21 +233,27 @@ def _check_shared_memory(runner: Runner, ranks_here: int) -> None:
         )
 
 
-def _waiting_bytes(loader: Any) -> int:
+def _waiting_bytes(loader: Any, pixel_bytes: float) -> int:
     """Most bytes of the batches that the processes of a loader hold ready; 0 where unknown."""
     if not loader or not loader.get('num_workers'):
         return 0
     batches = loader['num_workers'] * (loader.get('prefetch_factor') or 2)
-    samples = [_sample_bytes(dataset.get('pipeline')) for dataset in datasets_of(loader['dataset'])]
+    samples = [
+        _sample_bytes(dataset.get('pipeline'), pixel_bytes)
+        for dataset in datasets_of(loader['dataset'])
+    ]
     return batches * loader.get('batch_size', 1) * max(samples, default=0)
 
 
-def _sample_bytes(pipeline: Sequence[dict] | None) -> int:
-    """Most bytes of a sample of a SAM pipeline: a square image, and its masks (uint8)."""
+def _sample_bytes(pipeline: Sequence[dict] | None, pixel_bytes: float) -> int:
+    """Most bytes of a sample of a SAM pipeline: a square image, and its masks (uint8).
+
+    ``pixel_bytes`` are those of the image, or of its embedding, for a pixel.
+    """
     by_name = {str(step.get('type')).split('.')[-1]: step for step in pipeline or ()}
     side = by_name.get('ResizeLongestSide', {}).get('image_size', 0)
     masks = by_name.get('RandomObjects', {}).get('max_objects', 1)
-    return side**2 * (3 + (masks if 'DecodeObjectMasks' in by_name else 0))
+    return int(side**2 * (pixel_bytes + (masks if 'DecodeObjectMasks' in by_name else 0)))
 
 
 def _megabytes(number: float) -> str:

@@ -8,7 +8,7 @@ from mmsam.engine import slurm
 from mmsam.errors import ConfigError
 
 from .command_line import add_common_arguments
-from .run_config import check_load_from, check_paths, load_run_config
+from .run_config import check_load_from, check_paths, load_run_config, use_bfloat16_loop
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         'a cluster stops and starts again',
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validation')
-    parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
+    parser.add_argument(
+        '--amp', action='store_true', help='train and validate in bfloat16 mixed precision'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -54,7 +56,8 @@ def load_training_config(args: argparse.Namespace) -> Config:
         args: of ``add_training_arguments``.
 
     Raises:
-        ConfigError: no such config, something in it is wrong, or arguments exclude each other.
+        ConfigError: no such config, something in it is wrong, or arguments exclude each other or
+            do not go with it.
         CheckpointError: the file to start from is missing.
         DataError: data of the training or the validation is missing.
     """
@@ -64,6 +67,8 @@ def load_training_config(args: argparse.Namespace) -> Config:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp:
         config.optim_wrapper.type = 'mmsam.BFloat16OptimWrapper'
+        if config.get('val_cfg') is not None:
+            use_bfloat16_loop(config, 'val_cfg')
     if args.auto_scale_lr:
         if config.get('auto_scale_lr') is None:
             raise ConfigError(

@@ -7,19 +7,23 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
+from torch import Tensor
 
+from mmsam.embedding_cache import ImageEmbeddings, ImageView
 from mmsam.errors import ConfigError, DataError, MMSAMError
 from mmsam.image_file import MAX_PIXELS, MOST_PIXELS
 from mmsam.options import check_choice, check_whole_number
 from mmsam.registry import DATASETS, TRANSFORMS
 
 from .box_format import check_box_format
+from .cached_pipeline import CacheablePipeline
 from .detected_boxes import read_detected_boxes
 from .readers import AnnotatedImage, Objects, build_reader, first_few
 from .readers.problems import one_record, remark
@@ -54,6 +58,8 @@ class BoxPromptDataset(BaseDataset):
     epoch come with the index from ``SeededInfiniteSampler``. With the plain index of another
     sampler the seed is the data set's own and the epoch is 0, which is what a validation wants
     and a training does not: each epoch would repeat the same augmentation.
+
+    After ``use_embeddings`` samples have ``image_embeddings`` of a cache, and no image is read.
 
     Args:
         reader: ``type`` (one of ``readers.READERS``) and options of the reader.
@@ -255,6 +261,50 @@ class BoxPromptDataset(BaseDataset):
         for index in range(len(self)):
             yield super().get_data_info(index)['img_path']
 
+    @property
+    def predicts_tiles(self) -> bool:
+        """Whether the model cuts the images into tiles itself, and encodes those."""
+        return self.tiling is not None and self.test_mode
+
+    @cached_property
+    def _cacheable(self) -> CacheablePipeline:
+        """The pipeline as it was built; ``use_embeddings`` replaces it."""
+        return CacheablePipeline(self.pipeline.transforms)
+
+    def image_views(self) -> Iterator[list[ImageView]]:
+        """Of each sample, all that the pipeline may make of its image; no mask is read for it.
+
+        Raises:
+            ConfigError: the pipeline makes too much of it, see ``check_cacheable``.
+        """
+        pipeline = self._cacheable
+        for index in range(len(self)):
+            info = super().get_data_info(index)
+            yield pipeline.views(info['img_path'], info.get('tile'))
+
+    def upright_image(self, idx: int) -> tuple[Tensor, tuple[int, int]]:
+        """The image of sample ``idx`` (3, h, w) uint8 RGB, input px, before it is turned.
+
+        And the size (H, W) of its file.
+
+        Raises:
+            DataError: as ``prepare_data``.
+        """
+        info = self.get_data_info(idx)
+        size = info['height'], info['width']
+        with _named_errors(info):
+            return self._cacheable.upright_image(info), size
+
+    def use_embeddings(self, embeddings: ImageEmbeddings) -> None:
+        """From now on samples have ``image_embeddings`` and no image is read.
+
+        All that is drawn at random stays what it was.
+
+        Args:
+            embeddings: of all ``image_views``.
+        """
+        self.pipeline = Compose(self._cacheable.with_embeddings(embeddings))
+
     def prepare_data(self, idx: int) -> dict:
         """The sample ``idx`` after the pipeline, under its own random state.
 
@@ -273,19 +323,8 @@ class BoxPromptDataset(BaseDataset):
                 stacklevel=3,
             )
         path = info['img_path']
-        img_id, ann_path = info['img_id'], info['ann_path']  # the pipeline may change info
-        with _random_state(seed, epoch, info['sample_idx']):
-            try:
-                results = self.pipeline(info)
-            except MMSAMError:
-                raise
-            except Exception as error:  # a transform may raise anything
-                line = traceback.extract_tb(error.__traceback__)[-1]
-                words = ' '.join(f'{type(error).__name__}: {error}'.split())
-                raise DataError(
-                    f'Image {path} (id {img_id}, annotation {ann_path}) failed in the pipeline: '
-                    f'{words} ({line.filename}:{line.lineno}); --debug shows the way there.'
-                ) from error
+        with _random_state(seed, epoch, info['sample_idx']), _named_errors(info):
+            results = self.pipeline(info)
         if results is None:
             # mmengine would draw another sample, which no seed governs.
             raise DataError(f'The pipeline returned no sample for image {path}.')
@@ -358,6 +397,24 @@ def _cut_off_boxes(images: Sequence[AnnotatedImage]) -> list[str]:
             if inside and max(-x1, -y1, x2 - width, y2 - height) > 1:
                 names.append(f'{name} of {image.img_path}')
     return names
+
+
+@contextmanager
+def _named_errors(info: dict) -> Iterator[None]:
+    """Says of which sample an error is that a transform raises."""
+    # the pipeline may change info
+    path, img_id, ann_path = info['img_path'], info['img_id'], info['ann_path']
+    try:
+        yield
+    except MMSAMError:
+        raise
+    except Exception as error:  # a transform may raise anything
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        words = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise DataError(
+            f'Image {path} (id {img_id}, annotation {ann_path}) failed in the pipeline: '
+            f'{words} ({line.filename}:{line.lineno}); --debug shows the way there.'
+        ) from error
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from mmsam.weight_layouts import describe_architecture
 
 from . import slurm
 from .agreement import raised_by_all
+from .hooks.embedding_cache_hook import EmbeddingCacheHook
 from .loader_workers import WORKER_TIMEOUT, make_workers_deaf, worker_failures
 from .optim_wrappers import single_wrappers
 from .random_state import RandomState
@@ -66,7 +67,7 @@ class SAMRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: dict | Config) -> 'SAMRunner':
-        """As mmengine's.
+        """As mmengine's; ``embedding_cache=dict(folder=...)`` adds ``EmbeddingCacheHook``.
 
         Raises:
             ConfigError: there is no model.
@@ -76,7 +77,10 @@ class SAMRunner(Runner):
                 'model: expected the config of a model, such as a file of configs/_base_/models '
                 'has, got none.'
             )
-        return super().from_cfg(cfg)
+        runner = super().from_cfg(cfg)
+        if cfg.get('embedding_cache') is not None:
+            runner.register_hook(EmbeddingCacheHook(**cfg['embedding_cache']))
+        return runner
 
     @staticmethod
     def build_dataloader(

@@ -2,14 +2,16 @@
 
 import math
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from mmsam.structures.rle import RLE, decode_extent, mask_area
+from mmsam.structures.rle import RLE, column_runs, mask_area
 
 BAND_WIDTH = 0.02
 """Width of the boundary band, as a share of the image's diagonal."""
+
+_WORD = 64
+"""Pixels of a column that a word holds, the uppermost in the lowest bit."""
 
 
 def iou_and_dice(pred: RLE, true: RLE) -> tuple[float, float]:
@@ -26,7 +28,7 @@ def boundary_iou(pred: RLE, true: RLE) -> float:
     ``BAND_WIDTH`` of the diagonal, rounded, at least 1. A mask that is nowhere wider than 2 d is
     all band: then this is the IoU of the masks.
 
-    Nothing is held in memory but the two masks, each cut out along its box, and their bands.
+    Both bands are held in memory with a bit a pixel, each cut out along its mask's box.
 
     Source: Cheng et al., Boundary IoU (2021); boundary_iou/utils/boundary_utils.py @ 37d2558.
     """
@@ -37,13 +39,11 @@ def boundary_iou(pred: RLE, true: RLE) -> float:
     right = min(x + pred_band.shape[1], u + true_band.shape[1])
     overlap = 0
     if top < bottom and left < right:
-        both = (
+        overlap = _count(
             pred_band[top - y : bottom - y, left - x : right - x]
             & true_band[top - v : bottom - v, left - u : right - u]
         )
-        overlap = int(np.count_nonzero(both))
-    total = int(np.count_nonzero(pred_band)) + int(np.count_nonzero(true_band))
-    return _iou_and_dice(overlap, total)[0]
+    return _iou_and_dice(overlap, _count(pred_band) + _count(true_band))[0]
 
 
 def _iou_and_dice(overlap: int, total: int) -> tuple[float, float]:
@@ -52,12 +52,49 @@ def _iou_and_dice(overlap: int, total: int) -> tuple[float, float]:
 
 
 def _band(rle: RLE, distance: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The boundary band (h, w) uint8 in the box around a mask, and the box's corner (y, x)."""
-    mask, corner = decode_extent(rle)
+    """The boundary band, words (h, w) uint64 of 64 rows each, and its corner (word, x)."""
+    column, low, high = column_runs(rle)
+    if len(column) == 0:
+        return np.zeros((0, 0), np.uint64), (0, 0)
+    word, left = int(low.min()) // _WORD, int(column.min())
+    shape = int(high.max()) // _WORD - word + 1, int(column.max()) - left + 1
+    column, low, high = column - left, low - _WORD * word, high - _WORD * word
+    band = _words(column, low, high, shape)
     side = 2 * distance + 1
-    if min(mask.shape) < side:
-        return mask, corner
-    kernel = np.ones((side, side), np.uint8)
-    # nothing of the mask lies outside of its box
-    inside = cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return mask - inside, corner
+    is_deep = high - low >= side
+    if shape[1] >= side and is_deep.any():
+        # what is left of each column, then of `count` columns next to each other: 1, 2, 4, ... side
+        inside = _words(
+            column[is_deep], (low + distance)[is_deep], (high - distance)[is_deep], shape
+        )
+        count = 1
+        while 2 * count <= side:
+            inside = inside[:, :-count] & inside[:, count:]
+            count *= 2
+        rest = side - count
+        inside = inside[:, : inside.shape[1] - rest] & inside[:, rest:]
+        band[:, distance : shape[1] - distance] &= ~inside
+    return band, (word, left)
+
+
+def _words(
+    column: np.ndarray, low: np.ndarray, high: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """A mask as words ``shape`` (h, w) uint64 of 64 rows, from its runs in the columns, (N,) each.
+
+    Every word holds a row behind its last run.
+    """
+    words = np.zeros(shape, np.uint64)
+    for edge in (low, high):
+        bits = np.uint64(1) << (edge % _WORD).astype(np.uint64)
+        np.bitwise_xor.at(words.ravel(), edge // _WORD * shape[1] + column, bits)
+    # a pixel is foreground if the number of edges up to it is odd
+    for shift in (1, 2, 4, 8, 16, 32):
+        words ^= words << np.uint64(shift)
+    is_open = np.bitwise_xor.accumulate(words >> np.uint64(_WORD - 1), axis=0)
+    words[1:] ^= np.negative(is_open[:-1])
+    return words
+
+
+def _count(words: np.ndarray) -> int:
+    return int(np.bitwise_count(words).sum(dtype=np.int64))

@@ -17,7 +17,9 @@ class SAMDataPreprocessor(BaseDataPreprocessor):
     Takes ``dict(inputs=[(3, h, w) uint8 RGB, input px], data_samples=[SAMDataSample])`` and gives
     the same with ``inputs`` (B, 3, S, S) float32, padded px. The padding is 0 *after*
     normalisation. Images with ``tiles`` stay as they are: the model cuts them into tiles and calls
-    this for each. Mean and deviation are no part of the state dict, as in upstream.
+    this for each. In place of ``inputs`` there may be ``image_embeddings``, B of (C, S/16, S/16)
+    float16, which become one (B, C, S/16, S/16) float32. Mean and deviation are no part of the
+    state dict, as in upstream.
 
     Source: segment_anything/modeling/sam.py @ 6fdee8f, ``preprocess``.
 
@@ -48,6 +50,8 @@ class SAMDataPreprocessor(BaseDataPreprocessor):
         if any('tiles' in sample for sample in data.get('data_samples') or ()):
             return {**data, 'data_samples': self.cast_data(data['data_samples'])}
         data = self.cast_data(data)
+        if 'image_embeddings' in data:
+            return {**data, 'image_embeddings': torch.stack(data['image_embeddings']).float()}
         size = self.image_size
         padded = []
         for index, image in enumerate(data['inputs']):

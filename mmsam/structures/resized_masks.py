@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from mmsam.geometry import Size
 
-from .rle import RLE, foreground_of_rle
+from .rle import RLE, column_runs
 
 
 def decode_resized(rles: Sequence[RLE], size: Size) -> np.ndarray:
@@ -29,30 +28,32 @@ def decode_resized(rles: Sequence[RLE], size: Size) -> np.ndarray:
 
 
 def _decode_into(rle: RLE, out: np.ndarray) -> None:
-    height, width = rle['size']
-    x, y, box_width, box_height = (int(side) for side in coco_mask.toBbox(rle))
-    if box_width == 0:
+    column, low, high = column_runs(rle)
+    if len(column) == 0:
         return
-    starts, ends = foreground_of_rle(rle)
-    rows, top, bottom = _sources(height, out.shape[0], y, y + box_height)
-    columns, left, right = _sources(width, out.shape[1], x, x + box_width)
-    places = columns[left:right] * height + rows[top:bottom, None]
-    run = np.searchsorted(starts, places, side='right') - 1
-    part = (run >= 0) & (places < ends[run])
-    if part.any():
-        out[top:bottom, left:right] = part
+    (height, width), (h, w) = rle['size'], out.shape
+    # the runs of each target column, which are those of the source column at its centre
+    sources = _nearest(np.arange(w), width, w)
+    first, behind = (np.searchsorted(column, sources, side) for side in ('left', 'right'))
+    number = behind - first
+    run = np.arange(number.sum()) + np.repeat(first - np.cumsum(number) + number, number)
+    rows = _nearest(np.arange(h), height, h)
+    tops, bottoms = np.searchsorted(rows, low[run]), np.searchsorted(rows, high[run])
+    is_seen = tops < bottoms
+    if not is_seen.any():
+        lengths = high - low
+        row = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - high, lengths)
+        out[_nearest(row, h, height), _nearest(np.repeat(column, lengths), w, width)] = 1
         return
-    lengths = ends - starts
-    pixels = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    rows, columns = pixels % height, pixels // height
-    out[_nearest(rows, out.shape[0], height), _nearest(columns, out.shape[1], width)] = 1
-
-
-def _sources(source: int, target: int, start: int, end: int) -> tuple[np.ndarray, int, int]:
-    """Source pixel of each target pixel, and the range of targets whose are in start..end."""
-    sources = _nearest(np.arange(target), source, target)
-    first, last = np.searchsorted(sources, [start, end])
-    return sources, int(first), int(last)
+    column, tops, bottoms = (
+        values[is_seen] for values in (np.repeat(np.arange(w), number), tops, bottoms)
+    )
+    top, bottom, left, right = tops.min(), bottoms.max(), column[0], column[-1] + 1
+    edges = np.stack([tops, bottoms], axis=1) - top + (column - left)[:, None] * (bottom - top)
+    area = (right - left) * (bottom - top)
+    runs = np.diff(edges.ravel(), prepend=0, append=area)  # background and foreground in turn
+    pixels = np.repeat(np.arange(len(runs)).astype(np.uint8) & 1, runs)
+    out[top:bottom, left:right] = pixels.reshape(right - left, bottom - top).T
 
 
 def _nearest(pixels: np.ndarray, to_length: int, from_length: int) -> np.ndarray:

@@ -98,20 +98,30 @@ def move_rle(rle: RLE, shift: tuple[int, int], size: Size) -> RLE:
         shift: (y, x), added to the places of its pixels.
         size: (H, W) of the result; pixels that leave it are cut off.
     """
-    height = rle['size'][0]
-    starts, ends = foreground_of_rle(rle)
-    # a piece of a run for each column that it covers
-    first = starts // height
-    columns = (ends - 1) // height - first + 1
-    piece = np.arange(columns.sum()) - np.repeat(np.cumsum(columns) - columns, columns)
-    column = np.repeat(first, columns) + piece
-    low = np.maximum(np.repeat(starts, columns) - column * height, 0) + shift[0]
-    high = np.minimum(np.repeat(ends, columns) - column * height, height) + shift[0]
+    column, low, high = column_runs(rle)
+    low, high = low + shift[0], high + shift[0]
     column = column + shift[1]
     low, high = low.clip(0, size[0]), high.clip(0, size[0])
     inside = (low < high) & (column >= 0) & (column < size[1])
     edges = np.stack([low, high], axis=1)[inside] + column[inside, None] * size[0]
     return rle_of_edges(edges.ravel(), size)
+
+
+def column_runs(rle: RLE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The N runs of foreground, each cut where a column of the mask ends.
+
+    Returns:
+        (N,) int64 each: its column, its first row, and the row behind its last.
+    """
+    height = rle['size'][0]
+    starts, ends = foreground_of_rle(rle)
+    first = starts // height
+    columns = (ends - 1) // height - first + 1
+    piece = np.arange(columns.sum()) - np.repeat(np.cumsum(columns) - columns, columns)
+    column = np.repeat(first, columns) + piece
+    low = np.maximum(np.repeat(starts, columns) - column * height, 0)
+    high = np.minimum(np.repeat(ends, columns) - column * height, height)
+    return column, low, high
 
 
 def foreground_of_rle(rle: RLE) -> tuple[np.ndarray, np.ndarray]:

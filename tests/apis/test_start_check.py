@@ -180,6 +180,22 @@ def test_batches_that_wait_should_fit_in_shared_memory(tmp_path, machine):
     assert '--shm-size' in line and 'num_workers=0' in line and '516 MB' in line
 
 
+def test_embeddings_that_wait_take_two_bytes_a_number(tmp_path, machine):
+    """256 numbers for 16x16 px, in place of 3 bytes a px; masks as before."""
+    needed = 1000**2 * (3 * 2 * 4 * (2 + 16) + 5 * 4 * 2)
+    runner = make_runner(
+        tmp_path, train_dataloader=loader(3, True),
+        val_dataloader=loader(1, False, prefetch_factor=5), embedding_cache=dict(folder='x'),
+    )  # fmt: skip
+    runner.model.image_encoder = SimpleNamespace(out_chans=256)
+    machine(shared=needed)
+    check_room(runner)
+    assert runner.logger.lines == []
+    machine(shared=needed - 1)
+    check_room(runner)
+    assert len(runner.logger.lines) == 1
+
+
 def test_no_workers_need_no_shared_memory(tmp_path, machine):
     machine(shared=0)
     runner = make_runner(

@@ -4,7 +4,7 @@ import pytest
 from tiny_run import write_config
 
 from mmsam.apis import add_training_arguments, load_training_config
-from mmsam.errors import CheckpointError
+from mmsam.errors import CheckpointError, ConfigError
 
 STARTS = {
     (): (None, False),
@@ -48,6 +48,15 @@ def test_the_file_of_the_start_may_be_gone_when_the_run_goes_on(load, monkeypatc
     assert load(start, 'gone.pth', '--auto-resume').load_from == 'gone.pth'
     monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
     assert load(start, 'gone.pth').load_from == 'gone.pth'
+
+
+def test_amp_validates_as_it_trains(load):
+    config = load('--amp')
+    assert config.val_cfg == dict(type='mmsam.BFloat16ValLoop')
+    own = ('--options', 'val_cfg.type=BFloat16ValLoop')
+    assert load('--amp', *own).val_cfg == config.val_cfg
+    with pytest.raises(ConfigError, match='^--amp: expected ValLoop as val_cfg.type, .* TestLoop'):
+        load('--amp', '--options', 'val_cfg.type=TestLoop')
 
 
 def test_arguments_become_settings(load):

@@ -43,6 +43,18 @@ def test_samples_pass_unchanged():
     assert after.prompts.boxes.tolist() == [[1, 2, 3, 4]]  # coordinates do not move
 
 
+def test_embeddings_take_the_place_of_images():
+    embeddings = [torch.full((2, 4, 4), value, dtype=torch.float16) for value in (1.5, -3)]
+    samples = [make_sample((16, 16), []), make_sample((16, 12), [])]
+    data = SAMDataPreprocessor(image_size=64)(
+        dict(image_embeddings=embeddings, data_samples=samples)
+    )
+    assert data.keys() == {'image_embeddings', 'data_samples'}
+    found = data['image_embeddings']
+    assert found.shape == (2, 2, 4, 4) and found.dtype == torch.float32
+    assert (found[0] == 1.5).all() and (found[1] == -3).all()
+
+
 def test_a_too_large_image_names_its_file():
     images = [torch.zeros(3, 16, 16).byte(), torch.zeros(3, 16, 17).byte()]
     samples = [make_sample((16, 16), []), make_sample((16, 17), [])]

@@ -42,20 +42,20 @@ def test_equals_the_masks_of_the_whole_image(size, kind):
     image_size, input_size, original_size = SIZES[size]
     logits = logits_of(kind, image_size // 4)
     expected = expected_rles(logits, image_size, input_size, original_size)
-    assert rles_of_logits(logits, image_size, input_size, original_size) == expected
+    assert rles_of_logits(logits, input_size, original_size) == expected
 
 
 def test_bands_join_without_a_seam(monkeypatch):
     logits = logits_of('shapes', 16)
     expected = expected_rles(logits, *SIZES['enlarged'])
     for pixels in (1, 300, 10_000):
-        monkeypatch.setattr(predicted_masks, '_BAND_PIXELS', pixels)
-        assert rles_of_logits(logits, *SIZES['enlarged']) == expected
+        monkeypatch.setattr(predicted_masks, '_PIXELS_AT_ONCE', pixels)
+        assert rles_of_logits(logits, *SIZES['enlarged'][1:]) == expected
 
 
 def test_several_masks_an_object_and_none():
     logits = torch.randn(2, 3, 16, 16)
-    sizes = SIZES['shrunk']
+    sizes = SIZES['shrunk'][1:]
     expected = [rles_of_logits(mask[None], *sizes)[0] for mask in logits.flatten(0, 1)]
     assert rles_of_logits(logits, *sizes) == expected
     assert rles_of_logits(torch.zeros(0, 1, 16, 16), *sizes) == []
@@ -63,13 +63,13 @@ def test_several_masks_an_object_and_none():
 
 def test_half_precision_is_made_whole_first():
     logits = torch.randn(2, 1, 16, 16).bfloat16()
-    assert rles_of_logits(logits, *SIZES['same']) == expected_rles(logits, *SIZES['same'])
+    assert rles_of_logits(logits, *SIZES['same'][1:]) == expected_rles(logits, *SIZES['same'])
 
 
 def test_small_object_of_a_huge_image():
     logits = torch.full((1, 1, 256, 256), -1.0)
     logits[0, 0, 100:104, 50] = 1.0
-    (rle,) = rles_of_logits(logits, 1024, (1024, 1024), (20_000, 20_000))
+    (rle,) = rles_of_logits(logits, (1024, 1024), (20_000, 20_000))
     # low-res cell 50 is about the pixels 50 * 78.125 .. 51 * 78.125, the mask ends halfway beyond
     x, y, width, height = coco_mask.toBbox(rle)
     np.testing.assert_allclose([x + width / 2, y + height / 2], [50.5 * 78.125, 102 * 78.125], 1e-3)

@@ -38,6 +38,10 @@ def hooks(*more: str, resolution: str = 'low_res', later: str = '') -> str:
 
 
 EMA = "dict(type='EMAHook', momentum=0.2)"
+FROZEN = """
+model.update(frozen=('image_encoder', 'prompt_encoder'))
+embedding_cache = dict(folder='FOLDER')
+"""
 LATER_LOSS = "dict(iteration=4, loss=dict(type='SAMMaskLoss', resolution='points'))"
 PROMPTS = """
 train_pipeline.insert(-1, dict(type='RandomPrompts', box=1, point=1, mask=1))
@@ -51,6 +55,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     'averaged weights': (hooks(EMA, resolution='points'),),
     'accumulation': ('optim_wrapper = dict(accumulative_counts=2)',),
     'prompts, loss schedule': (PROMPTS + hooks(later=LATER_LOSS),),
+    'embedding cache, averaged weights': (FROZEN + PROMPTS + hooks(EMA),),
     'scaled learning rate': ('', '--auto-scale-lr'),
 }
 """Lines at the end of the config, and arguments of train.py."""
@@ -73,6 +78,7 @@ def straight(data, tmp_path_factory) -> Run:
         if name not in made:
             folder = tmp_path_factory.mktemp('run')
             lines, *args = FEATURES[name]
+            lines = lines.replace('FOLDER', str(folder / 'embeddings'))
             config = write_config(folder, data, extra=ALL + lines)
             run_here(train, config, '--work-dir', folder / 'straight', *args)
             made[name] = folder / 'straight'

@@ -142,6 +142,15 @@ def test_dist_test(stand_in):
     ]  # fmt: skip
 
 
+def test_dist_cache(stand_in):
+    arguments = launch(stand_in, 'dist_cache.sh', 'c.py', 2, '--phases', 'test')
+    tool = str(ROOT / 'tools' / 'cache_embeddings.py')
+    assert '--nproc_per_node=2' in arguments
+    assert arguments[arguments.index(tool) :] == [
+        tool, 'c.py', '--phases', 'test', '--launcher', 'pytorch',
+    ]  # fmt: skip
+
+
 def test_several_machines(stand_in):
     arguments = launch(
         stand_in, 'dist_train.sh', 'c.py', 8, NNODES='2', NODE_RANK='1', MASTER_ADDR='host0'
@@ -319,7 +328,7 @@ def test_what_is_no_number_of_gpus(stand_in, gpus):
 
 @pytest.mark.parametrize(
     ('tool', 'args'),
-    [('dist_train.sh', ['c.py']), ('dist_test.sh', ['c.py', 'w.pth']),
+    [('dist_train.sh', ['c.py']), ('dist_test.sh', ['c.py', 'w.pth']), ('dist_cache.sh', ['c.py']),
      ('slurm_train.sh', ['p', 'j']), ('slurm_test.sh', ['p', 'j', 'c.py'])],
 )  # fmt: skip
 def test_too_few_arguments(stand_in, tool, args):

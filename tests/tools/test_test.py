@@ -42,7 +42,8 @@ def trained(data, official, tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     config = write_config(
         folder, data, IMG_SIZE, max_iters=3,
-        extra="model['frozen'] = ('image_encoder', 'prompt_encoder')",
+        # float32 on every machine, also in processes of its own
+        extra="model.update(frozen=('image_encoder', 'prompt_encoder'), encoder_dtype='float32')",
     )  # fmt: skip
     run_here(
         train, config, '--load-from', official, '--work-dir', folder / 'run',
@@ -125,6 +126,13 @@ def test_clicks_and_box_noise(trained, tested, tmp_path):
     assert metrics['sam/mIoU'] == pytest.approx(plain['sam/mIoU'])
     assert 0 < metrics['sam/mIoU_noise10'] != metrics['sam/mIoU']
     assert 1 <= metrics['sam/NoC85'] <= metrics['sam/NoC90'] <= 3
+
+
+def test_amp_predicts_in_bfloat16(trained, tested, tmp_path):
+    config, work_dir = trained
+    run_here(test, config, work_dir / 'iter_3.pth', '--work-dir', tmp_path, '--amp')
+    rounded, exact = (metrics_in(folder)['sam/IoU_bias'] for folder in (tmp_path, tested / 'run'))
+    assert rounded != exact and rounded == pytest.approx(exact, abs=1e-2)
 
 
 def test_boxes_of_a_detector(data, trained, tested, tmp_path):

@@ -8,7 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmsam.apis.run_config import check_paths, datasets_of
+from mmsam.apis.config_check import datasets_of
+from mmsam.apis.run_config import check_paths
 from mmsam.datasets import BoxPromptDataset
 from mmsam.datasets.readers.problems import collect_problems, one_record
 from mmsam.datasets.tiling import Tiling, build_tiling

@@ -5,7 +5,7 @@ import torch
 from mmcv.transforms import BaseTransform
 
 from mmsam.errors import ConfigError
-from mmsam.geometry import resize_longest_side_size, scale_boxes
+from mmsam.geometry import Orientation, resize_longest_side_size, scale_boxes
 from mmsam.options import check_choice, check_whole_number
 from mmsam.registry import TRANSFORMS
 from mmsam.rgb_image import resize_rgb
@@ -20,7 +20,8 @@ class ResizeLongestSide(BaseTransform):
     """Resizes image, boxes and ``gt_masks`` so that the longest side is ``image_size``.
 
     The image is resized as 8 bits by Pillow, bilinear with antialiasing, masks by the nearest
-    pixel. Sets ``img_shape`` (h, w), the size in input px.
+    pixel. Sets ``img_shape`` (h, w), the size in input px. Without ``img``, as where the image is
+    encoded already, the rest is moved alone; so it is by the other transforms here.
 
     Source: segment_anything/utils/transforms.py @ 6fdee8f, ``apply_image`` and ``apply_boxes``.
 
@@ -43,10 +44,11 @@ class ResizeLongestSide(BaseTransform):
                 'ResizeLongestSide must not stand in the pipeline of a validation or test with '
                 'tiling: the model resizes each tile.'
             )
-        image = results['img']
-        old = (image.shape[0], image.shape[1])
+        old = results['img_shape']
         new = resize_longest_side_size(old, self.image_size)
-        results.update(img=resize_rgb(image, new), img_shape=new)
+        results['img_shape'] = new
+        if 'img' in results:
+            results['img'] = resize_rgb(results['img'], new)
         results['boxes'] = scale_boxes(torch.from_numpy(results['boxes']), old, new).numpy()
         if 'gt_masks' in results:
             results['gt_masks'] = decode_resized(encode_masks(results['gt_masks']), new)
@@ -58,6 +60,7 @@ class RandomPromptedFlip(BaseTransform):
     """Flips image, boxes and ``gt_masks`` together. For training only.
 
     Drops ``gt_boxes``, flipped or not, as the original px are no longer those of the sample.
+    Keeps ``orientation``, an ``Orientation``, up to date.
 
     Args:
         prob: probability of a flip, 0 to 1.
@@ -81,7 +84,9 @@ class RandomPromptedFlip(BaseTransform):
         if np.random.random() >= self.prob:
             return results
         axis = 1 if self.direction == 'horizontal' else 0
-        results['img'] = np.ascontiguousarray(np.flip(results['img'], axis))
+        results['orientation'] = _orientation(results).flipped(self.direction)
+        if 'img' in results:
+            results['img'] = np.ascontiguousarray(np.flip(results['img'], axis))
         results['gt_masks'] = np.ascontiguousarray(np.flip(results['gt_masks'], axis + 1))
         low, high = (0, 2) if self.direction == 'horizontal' else (1, 3)
         boxes = results['boxes'].copy()
@@ -90,12 +95,18 @@ class RandomPromptedFlip(BaseTransform):
         results['boxes'] = boxes
         return results
 
+    def orientations(self, before: Orientation) -> list[Orientation]:
+        """What an image that lies as ``before`` may become."""
+        left = [before] if self.prob < 1 else []
+        return [*left, before.flipped(self.direction)] if self.prob > 0 else left
+
 
 @TRANSFORMS.register_module()
 class RandomPromptedRotate90(BaseTransform):
     """Turns image, boxes and ``gt_masks`` together by 0, 90, 180 or 270 degrees, equally likely.
 
     For training only. Drops ``gt_boxes``, as the original px are no longer those of the sample.
+    Keeps ``orientation``, an ``Orientation``, up to date.
 
     Raises:
         ConfigError: masks that are still RLE, or prompts that were drawn before.
@@ -105,13 +116,22 @@ class RandomPromptedRotate90(BaseTransform):
         check_no_prompts(self, results)
         check_decoded(self, results)
         results.pop('gt_boxes', None)
-        for _ in range(np.random.randint(4)):  # counterclockwise
+        turns = int(np.random.randint(4))
+        results['orientation'] = _orientation(results).turned(turns)
+        for _ in range(turns):  # counterclockwise
             width = results['img_shape'][1]
             x1, y1, x2, y2 = results['boxes'].T
             results['boxes'] = np.stack([y1, width - x2, y2, width - x1], axis=1)
             results['img_shape'] = results['img_shape'][::-1]
-            results['img'] = np.rot90(results['img'])
-            results['gt_masks'] = np.rot90(results['gt_masks'], axes=(1, 2))
-        for key in ('img', 'gt_masks'):
-            results[key] = np.ascontiguousarray(results[key])
+        for key, axes in (('img', (0, 1)), ('gt_masks', (1, 2))):
+            if key in results:
+                results[key] = np.ascontiguousarray(np.rot90(results[key], turns, axes))
         return results
+
+    def orientations(self, before: Orientation) -> list[Orientation]:
+        """What an image that lies as ``before`` may become."""
+        return [before.turned(turns) for turns in range(4)]
+
+
+def _orientation(results: dict) -> Orientation:
+    return results.get('orientation', Orientation())

@@ -43,20 +43,30 @@ class LoadSAMImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         path = results['img_path']
-        reading = replace(self.reading, max_pixels=results.get('max_pixels', MAX_PIXELS))
+        reading = self.reading_of(results)
         image = read_rgb(path, reading)
         for change in set(image.changes) - self._told:
             warnings.warn(f'Of some images {change}, first of {path}.', stacklevel=2)
             self._told.add(change)
-        size = (image.pixels.shape[0], image.pixels.shape[1])
-        check_annotated_size(results, size)
+        check_annotated_size(results, (image.pixels.shape[0], image.pixels.shape[1]))
         pixels = image.pixels
         if 'tile' in results:
             top, left, height, width = results['tile']
             pixels = pixels[top : top + height, left : left + width].copy()  # the rest is let go
-            size = (height, width)
+        size = frame_of(results)
         results.update(img=pixels, ori_shape=size, img_shape=size, image_reading=reading)
         return results
+
+    def reading_of(self, info: dict) -> ImageReading:
+        """How the image of a sample is read."""
+        return replace(self.reading, max_pixels=info.get('max_pixels', MAX_PIXELS))
+
+
+def frame_of(info: dict) -> Size:
+    """The size (H, W) of a sample's image, or of its ``tile``, as its annotation says."""
+    if 'tile' in info:
+        return info['tile'].height, info['tile'].width
+    return info['height'], info['width']
 
 
 def check_annotated_size(info: dict, size: Size) -> None:

@@ -16,7 +16,8 @@ _METAINFO = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'image_reading', 't
 class PackSAMInputs(BaseTransform):
     """Packs a sample as the model takes it.
 
-    Gives ``inputs`` (3, h, w) uint8 RGB in input px, and ``data_samples``, a ``SAMDataSample``
+    Gives ``inputs`` (3, h, w) uint8 RGB in input px, or, where the image is encoded already,
+    ``image_embeddings`` (C, S/16, S/16) float16; and ``data_samples``, a ``SAMDataSample``
     with ``prompts.boxes`` (``prompt_boxes`` where a transform drew them, else ``boxes``; input px),
     ``prompts.seeds``, what ``RandomPrompts`` drew as ``prompts.kinds``, ``points`` and ``masks``,
     the ``prompts.scores`` and ``labels`` of a detector's boxes,
@@ -45,5 +46,7 @@ class PackSAMInputs(BaseTransform):
         if 'ignored_rles' in results:
             labels = torch.from_numpy(results['ignored_labels'])
             sample.ignored_instances = InstanceData(labels=labels, rles=results['ignored_rles'])
+        if 'image_embeddings' in results:
+            return {'image_embeddings': results['image_embeddings'], 'data_samples': sample}
         image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
         return {'inputs': torch.from_numpy(image), 'data_samples': sample}

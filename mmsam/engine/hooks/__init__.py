@@ -3,6 +3,7 @@
 from .checkpoint_hook import SAMCheckpointHook
 from .divergence_hook import DivergenceHook
 from .early_stopping_hook import SAMEarlyStoppingHook
+from .embedding_cache_hook import EmbeddingCacheHook
 from .frozen_check_hook import FrozenCheckHook
 from .gradient_check_hook import GradientCheckHook
 from .mask_loss_hook import MaskLossHook
@@ -14,6 +15,7 @@ from .zero_shot_hook import ZeroShotHook
 
 __all__ = [
     'DivergenceHook',
+    'EmbeddingCacheHook',
     'FrozenCheckHook',
     'GradientCheckHook',
     'MaskLossHook',

@@ -43,9 +43,9 @@ class StallHook(Hook):
     A rank that stops, or loops for ever in a transform, makes all others wait for it in the next
     exchange, with NCCL without an end. Here each rank posts how far it is, some seconds apart, in
     the store of the process group. When no rank has finished an iteration, a batch of a validation
-    or of a test within the limit, each prints the stacks of its threads and one sentence with the
-    rank that is behind, and ends with the exit code of ``LaunchError``. A single process is not
-    watched.
+    or of a test, or one for the embedding cache within the limit, each prints the stacks of its
+    threads and one sentence with the rank that is behind, and ends with the exit code of
+    ``LaunchError``. A single process is not watched.
     """
 
     # behind CheckpointHook: a rank that hangs while it saves has not finished the iteration
@@ -61,6 +61,10 @@ class StallHook(Hook):
             limit = time_limit().total_seconds()
             self._watch = StallWatch(store, runner.rank, runner.world_size, limit, _end_process)
             self._watch.start()
+
+    def after_embeddings(self, runner: Runner, batches: int) -> None:
+        """Called by ``mmsam.engine.embedding_build``, before any training or test."""
+        self._note(-1, False, batches)
 
     def before_train(self, runner: Runner) -> None:
         self._note(runner.iter, False)
@@ -109,7 +113,8 @@ class Progress(NamedTuple):
     Args:
         iterations: finished ones, -1 before the run has begun.
         in_next: whether the batch of the next one is loaded.
-        batches: finished ones of the validation or test behind these iterations.
+        batches: finished ones of the validation or test behind these iterations; before the run has
+            begun those for the embedding cache.
     """
 
     iterations: int
@@ -118,6 +123,8 @@ class Progress(NamedTuple):
 
     def __str__(self) -> str:
         if self.iterations < 0:
+            if self.batches:
+                return f'finished {self.batches} batches of images for the embedding cache'
             return 'has posted no progress'
         text = f'finished iteration {self.iterations}'
         if self.in_next:

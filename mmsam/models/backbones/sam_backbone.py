@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmsam.checkpoint import load_weights
@@ -19,8 +20,11 @@ class SAMBackbone(SAMImageEncoder):
     ``in_channels=256`` (``out_chans``), ``in_index=0``. Official SAM weights come in by
     ``init_cfg=dict(type='Pretrained', checkpoint=...)``, a path or a URL.
 
-    Args: as ``SAMImageEncoder``; ``frozen`` keeps the encoder in eval mode and without gradient,
-        so that only the heads train.
+    Args: as ``SAMImageEncoder``; ``frozen`` keeps all of the encoder in eval mode and without
+        gradient, so that only the heads train.
+
+    Raises:
+        ConfigError: ``Pretrained`` without a checkpoint, or ``frozen`` beside ``frozen_stages``.
     """
 
     def __init__(
@@ -28,13 +32,22 @@ class SAMBackbone(SAMImageEncoder):
         arch: str | Mapping[str, Any] = 'vit_b',
         img_size: int = 1024,
         out_chans: int = 256,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
+        frozen_stages: int = -1,
+        compile_blocks: bool = False,
         frozen: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(arch, img_size, out_chans, with_cp, init_cfg)
+        super().__init__(
+            arch, img_size, out_chans, with_cp, frozen_stages, compile_blocks, init_cfg
+        )
         if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
             raise ConfigError(f'SAMBackbone: Pretrained needs a checkpoint, got {init_cfg}.')
+        if frozen and frozen_stages >= 0:
+            raise ConfigError(
+                'SAMBackbone: expected frozen=True (nothing of it trains) or frozen_stages (the '
+                f'rest trains), got both, frozen_stages={frozen_stages}.'
+            )
         self.frozen = frozen
         if frozen:
             self.requires_grad_(False)
@@ -51,4 +64,5 @@ class SAMBackbone(SAMImageEncoder):
 
     def forward(self, x: Tensor) -> tuple[Tensor]:  # type: ignore[override]
         """Normalised images (B, 3, h, w), multiples of 16, to ((B, C, h/16, w/16),)."""
-        return (super().forward(x),)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return (super().forward(x),)

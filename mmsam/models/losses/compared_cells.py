@@ -8,14 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsam.geometry import inside_image
+from mmsam.geometry import LOW_RES_STRIDE, without_padding
+from mmsam.pixel_counts import cell_counts
 
 from .uncertain_points import logits_at, uncertain_points
 
 Resolution = Literal['low_res', 'points', 'input']
-
-LOW_RES_STRIDE = 4
-"""Side of a low-res cell in padded px."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,10 @@ def foreground_share(target_masks: Tensor, input_sizes: Tensor) -> tuple[Tensor,
     """
     side = target_masks.shape[-1]
     weight = _share_inside(input_sizes, side // LOW_RES_STRIDE)
-    inside = target_masks[:, None].byte() * pixels_inside(input_sizes, side)
+    counts = cell_counts(without_padding(target_masks.byte(), input_sizes))[:, None]
     # a cell that is not all padding holds at least one px
-    share = F.avg_pool2d(inside.float(), LOW_RES_STRIDE) / weight.clamp(min=LOW_RES_STRIDE**-2)
+    share = counts / LOW_RES_STRIDE**2 / weight.clamp(min=LOW_RES_STRIDE**-2)
     return share, weight
-
-
-def enlarge(logits: Tensor, side: int) -> Tensor:
-    """Low-res logits (P, M, S/4, S/4) to padded px (P, M, S, S), as for a prediction."""
-    return F.interpolate(logits, (side, side), mode='bilinear', align_corners=False)
-
-
-def pixels_inside(input_sizes: Tensor, side: int) -> Tensor:
-    """Which padded px (P, 1, side, side) are inside the image, uint8 of 0 and 1."""
-    return inside_image(input_sizes, side)[:, None].byte()
 
 
 def _share_inside(input_sizes: Tensor, cells: int) -> Tensor:
@@ -117,10 +105,12 @@ def _at_every_pixel(logits: Tensor, target_masks: Tensor, input_sizes: Tensor) -
     side = target_masks.shape[-1]
     cell = torch.arange(side, device=logits.device) // LOW_RES_STRIDE
     index = cell[:, None] * (side // LOW_RES_STRIDE) + cell
+    enlarged = F.interpolate(logits, (side, side), mode='bilinear', align_corners=False)
+    inside = without_padding(torch.ones_like(target_masks), input_sizes)
     return ComparedCells(
-        enlarge(logits, side).flatten(2),
+        enlarged.flatten(2),
         target_masks[:, None].flatten(2).float(),
-        pixels_inside(input_sizes, side).flatten(2).float(),
+        inside[:, None].flatten(2).float(),
         index.flatten()[None],
     )
 

@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmsam.geometry import MASK_THRESHOLD
-
-from .compared_cells import enlarge, pixels_inside
+from mmsam.geometry import enlarged_masks, without_padding
+from mmsam.pixel_counts import pixel_counts
 
 IoULoss = Literal['mse', 'l1']
 
@@ -24,26 +23,13 @@ def iou_head_loss(iou_predictions: Tensor, ious: Tensor, *, kind: IoULoss) -> Te
     return (error.square() if kind == 'mse' else error.abs()).mean(-1)
 
 
-@torch.no_grad()
-def mask_iou(logits: Tensor, target: Tensor, *, inside: Tensor) -> Tensor:
-    """IoU per mask of the thresholded logits with the target; 0 where both are empty.
-
-    Counts whole cells, in bytes instead of floats: a training asks for it at the full side S.
-
-    Args:
-        logits: (..., h, w) float.
-        target: (..., h, w) uint8 of 0 and 1.
-        inside: (..., h, w) uint8 of 0 and 1: the cells that count.
-
-    Returns:
-        (...) float32, without gradient.
+def mask_iou(shown: Tensor, target: Tensor) -> Tensor:
+    """IoU (...) float32 of masks (..., h, w), bool or uint8 of 0 and 1; 0 where both are empty.
 
     Source: training/loss_fns.py of sam2 @ 2b90b9f, ``iou_loss``.
     """
-    foreground = logits.gt(MASK_THRESHOLD).view(torch.uint8) * inside
-    target = target * inside
-    overlap = _count(foreground * target)
-    return overlap / (_count(foreground) + _count(target) - overlap).clamp(min=1)
+    overlap = pixel_counts(shown & target)
+    return overlap / (pixel_counts(shown) + pixel_counts(target) - overlap).clamp(min=1)
 
 
 @torch.no_grad()
@@ -53,7 +39,6 @@ def enlarged_iou(low_res_logits: Tensor, target_masks: Tensor, *, input_sizes: T
     This is the IoU of what a prediction shows; on the low-res grid an object thinner than a cell
     would have none. Arguments as in ``compare``; without gradient.
     """
-    side = target_masks.shape[-1]
     chunks = zip(
         low_res_logits.split(_OBJECTS_AT_ONCE),
         target_masks.split(_OBJECTS_AT_ONCE),
@@ -62,13 +47,9 @@ def enlarged_iou(low_res_logits: Tensor, target_masks: Tensor, *, input_sizes: T
     )
     ious = [
         mask_iou(
-            enlarge(logits.float(), side), masks[:, None].byte(), inside=pixels_inside(sizes, side)
+            without_padding(enlarged_masks(logits), sizes),
+            without_padding(masks.byte(), sizes)[:, None].bool(),
         )
         for logits, masks, sizes in chunks
     ]
     return torch.cat(ious)
-
-
-def _count(cells: Tensor) -> Tensor:
-    """Sum (...) float32 of 0 and 1 over the last two axes; exact up to 2**24 cells."""
-    return cells.float().sum((-2, -1))

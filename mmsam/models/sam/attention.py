@@ -4,10 +4,21 @@
 decoder's, between a few tokens and the thousands of tokens of an image.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from .image_token_functions import attend_to_image, update_image_tokens
+
+_HAS_AMX = torch.cpu._is_amx_tile_supported()
+
+_SCORES_AT_ONCE = 2**20
+"""Scores that a thread computes at once without gradient on a CPU: 4 MiB in float32 stay in its
+caches. Of 64² tokens these are 256 queries of one head."""
 
 
 def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
@@ -21,20 +32,21 @@ def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
     return resized[0].t().to(rel_pos.dtype)
 
 
-def _relative_table(rel_pos: Tensor, size: int) -> Tensor:
-    """(2·size - 1, C) table to (size, size, C): the entry for query i and key j is [i, j]."""
-    table = resize_rel_pos(rel_pos, 2 * size - 1)
-    coords = torch.arange(size, device=rel_pos.device)
-    return table[coords[:, None] - coords[None, :] + size - 1]
-
-
 class RelativePositionAttention(BaseModule):
-    """Multi-head self-attention with decomposed relative positions.
+    """Multi-head self-attention with decomposed relative positions, in windows or over the map.
 
-    The score of query at (y, x) and key at (v, u) is ``s·q·k + q·Rh[y-v] + q·Rw[x-u]``. Upstream
-    builds the last two terms as an (HW)² bias. Here they are part of the scalar product: the
-    query becomes ``[s·q, q·Rh[y-0..], q·Rw[x-0..]]``, the key ``[k, onehot(v), onehot(u)]``, and
-    plain attention without a bias gives the same scores, forward and backward.
+    The score of the query at (y, x) and the key at (v, u) is ``s·q·k + q·Rh[y-v] + q·Rw[x-u]``.
+    Upstream builds the last two terms, the bias, for all (HW)² pairs. Two ways need less:
+
+    - ``_attend_folded``, with gradient and on accelerators: the query becomes
+      ``[s·q, q·Rh[y-0..], q·Rw[x-0..]]``, the key ``[k, onehot(v), onehot(u)]``, and plain
+      attention without a bias has the same scores, forward and backward.
+    - ``_attend_by_chunks``, without gradient on a CPU: the scores of a few queries at a time, with
+      their bias, stay in the caches. The products are as long as ``k``, not three times as long.
+
+    Windows at the right and bottom edge are filled up with tokens that are zero in upstream, so
+    their keys and values are ``qkv(0)``. Weights were trained with them, so they take part; but
+    only the map and a single zero go through ``qkv``, and only the map through ``proj``.
 
     Source: segment_anything/modeling/image_encoder.py @ 6fdee8f, ``Attention`` (parameters and
     result; the computation is ours).
@@ -42,43 +54,149 @@ class RelativePositionAttention(BaseModule):
     Args:
         dim: channels C, a multiple of ``num_heads``.
         num_heads: number of heads.
-        input_size: (h, w) of the map or window, which sizes the tables of relative positions;
-            another size at run time resamples them.
+        input_size: (h, w) of the map, which sizes the tables of relative positions; another size at
+            run time resamples them.
+        window_size: side of the windows, which then sizes the tables; 0: no windows.
     """
 
-    def __init__(self, dim: int, num_heads: int, input_size: tuple[int, int]) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, input_size: tuple[int, int], window_size: int = 0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.window_size = window_size
         self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, dim * 3)
         self.proj = nn.Linear(dim, dim)
         head_dim = dim // num_heads
-        self.rel_pos_h = nn.Parameter(torch.zeros(2 * input_size[0] - 1, head_dim))
-        self.rel_pos_w = nn.Parameter(torch.zeros(2 * input_size[1] - 1, head_dim))
+        height, width = (window_size, window_size) if window_size else input_size
+        self.rel_pos_h = nn.Parameter(torch.zeros(2 * height - 1, head_dim))
+        self.rel_pos_w = nn.Parameter(torch.zeros(2 * width - 1, head_dim))
+        self._constants: dict[Callable[..., Any], tuple[tuple, Any]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, h, w, C) to (B, h, w, C)."""
         batch, height, width, dim = x.shape
-        heads, head_dim = self.num_heads, dim // self.num_heads
-        qkv = self.qkv(x).reshape(batch, height * width, 3, heads, head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, h·w, head_dim)
+        x = x.flatten(1, 2)
+        if not self.window_size:
+            out = self._attend(self.qkv(x), (height, width))
+        else:
+            window = (self.window_size, self.window_size)
+            tokens, places = self._constant(window_indices, (height, width), window, x.device)
+            qkv = self.qkv(torch.cat([x, x.new_zeros(batch, 1, dim)], dim=1))
+            windows = qkv.index_select(1, tokens).view(-1, window[0] * window[1], 3 * dim)
+            out = self._attend(windows, window).view(batch, -1, dim).index_select(1, places)
+        return self.proj(out).view(batch, height, width, dim)
 
-        q_map = q.reshape(batch, heads, height, width, head_dim)
-        rel_h = _relative_table(self.rel_pos_h, height).to(q.dtype)
-        rel_w = _relative_table(self.rel_pos_w, width).to(q.dtype)
-        bias_h = torch.einsum('bnhwc,hkc->bnhwk', q_map, rel_h).flatten(2, 3)
-        bias_w = torch.einsum('bnhwc,wkc->bnhwk', q_map, rel_w).flatten(2, 3)
-        rows = torch.arange(height * width, device=x.device).div(width, rounding_mode='floor')
-        columns = torch.arange(height * width, device=x.device).remainder(width)
-        one_hot = torch.cat([F.one_hot(rows, height), F.one_hot(columns, width)], dim=-1)
-        one_hot = one_hot.to(k.dtype).expand(batch, heads, -1, -1)
+    def _attend(self, qkv: Tensor, size: tuple[int, int]) -> Tensor:
+        """Attention in each of G windows or maps of ``size``, (G, h·w, 3·C) to (G, h·w, C)."""
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        rel_h = _relative_table(self.rel_pos_h, size[0]).to(qkv.dtype)
+        rel_w = _relative_table(self.rel_pos_w, size[1]).to(qkv.dtype)
+        by_chunks = qkv.device.type == 'cpu' and not torch.is_grad_enabled()
+        if by_chunks and _HAS_AMX and qkv.dtype == torch.bfloat16:
+            by_chunks = False  # products are so fast that passes over the scores cost more
+        attend = self._attend_by_chunks if by_chunks else self._attend_folded
+        return attend(qkv, rel_h, rel_w).flatten(2)
 
-        query = torch.cat([q * self.scale, bias_h, bias_w], dim=-1)
-        key = torch.cat([k, one_hot], dim=-1)
-        # the fused kernels want equal widths of query, key and value
-        value = F.pad(v, (0, height + width))
-        out = F.scaled_dot_product_attention(query, key, value, scale=1.0)[..., :head_dim]
-        return self.proj(out.transpose(1, 2).reshape(batch, height, width, dim))
+    def _attend_folded(self, qkv: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+        """Attention with the bias as part of query and key.
+
+        Args:
+            qkv: (G, h·w, 3, heads, d).
+            rel_h, rel_w: (h, d, h) and (w, d, w), see ``_relative_table``.
+
+        Returns:
+            (G, h·w, heads, d).
+        """
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        bias_h, bias_w = _biases(q, rel_h, rel_w)
+        size, head_dim = (len(rel_h), len(rel_w)), q.shape[-1]
+        # the fused kernels want equal widths of query, key and value, multiples of 8
+        width = sum(size) + -(sum(size) + head_dim) % 8
+        one_hot = self._constant(_one_hot_positions, size, width, q.dtype, q.device)
+        unused = q.new_zeros(()).expand(*q.shape[:-1], width - sum(size))
+        query = torch.cat([q * self.scale, bias_h, bias_w, unused], dim=-1)
+        key = torch.cat([k, one_hot.expand(*k.shape[:-1], -1)], dim=-1)
+        out = F.scaled_dot_product_attention(query, key, F.pad(v, (0, width)), scale=1.0)
+        return out[..., :head_dim].transpose(1, 2)
+
+    @torch.autocast('cpu', enabled=False)  # it would let softmax return float32
+    def _attend_by_chunks(self, qkv: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+        """As ``_attend_folded``, without gradient; softmax adds up in float32."""
+        groups, length, _, heads, head_dim = qkv.shape
+        scores_at_once = _SCORES_AT_ONCE * torch.get_num_threads()
+        out = qkv.new_empty(groups, length, heads, head_dim)
+        for group in _slices(groups, scores_at_once // (heads * length**2)):
+            for head in _slices(heads, scores_at_once // length**2):
+                part = qkv[group, :, :, head].permute(2, 0, 3, 1, 4)
+                q, k, v = part.flatten(1, 2).contiguous()
+                bias_h, bias_w = _biases(q, rel_h, rel_w)
+                attended = torch.empty_like(q)
+                for rows in _slices(length, scores_at_once // length):
+                    bias = bias_h[:, rows, :, None] + bias_w[:, rows, None, :]
+                    scores = bias.flatten(2).baddbmm_(q[:, rows], k.mT, alpha=self.scale)
+                    attended[:, rows] = scores.softmax(-1) @ v
+                out[group, :, head] = attended.unflatten(0, part.shape[1:3]).transpose(1, 2)
+        return out
+
+    def _constant(self, make: Callable[..., Any], *of: Any) -> Any:
+        """``make(*of)``, kept until it is asked for something else."""
+        kept_of, kept = self._constants.get(make, (None, None))
+        if kept_of == of:
+            return kept
+        made = make(*of)
+        if not torch.compiler.is_compiling():
+            self._constants[make] = of, made
+        return made
+
+
+def _relative_table(rel_pos: Tensor, size: int) -> Tensor:
+    """(2·size - 1, d) table to (size, d, size): the entry for query i and key j is [i, :, j]."""
+    return resize_rel_pos(rel_pos, 2 * size - 1).unfold(0, size, 1).flip(-1)
+
+
+def _biases(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of queries (..., h·w, d) with each row (..., h·w, h) and column (..., h·w, w)."""
+    q = q.unflatten(-2, (len(rel_h), len(rel_w)))
+    bias_h = torch.einsum('...hwc,hck->...hwk', q, rel_h)
+    bias_w = torch.einsum('...hwc,wck->...hwk', q, rel_w)
+    return bias_h.flatten(-3, -2), bias_w.flatten(-3, -2)
+
+
+def _one_hot_positions(
+    size: tuple[int, int], width: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Row and column of each place of a map, (h·w, width): h entries, w entries, then zeros."""
+    positions = torch.zeros(*size, width, dtype=dtype, device=device)
+    rows, columns = (torch.eye(length, dtype=dtype, device=device) for length in size)
+    positions[..., : size[0]] = rows[:, None]
+    positions[..., size[0] : sum(size)] = columns
+    return positions.flatten(0, 1)
+
+
+def window_indices(
+    size: tuple[int, int], window: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """How the tokens of a map of ``size`` (h, w) go to windows and back.
+
+    Returns:
+        The token at each place, (windows · places of one,) from 0 to h·w, which stands for the
+        zeros that fill up the windows right and bottom; and the place of each token, (h·w,).
+    """
+    height, width = size
+    tokens = torch.arange(height * width, device=device).view(size)
+    filling = (0, -width % window[1], 0, -height % window[0])
+    tokens = F.pad(tokens, filling, value=height * width)
+    tokens = tokens.unflatten(1, (-1, window[1])).unflatten(0, (-1, window[0]))
+    tokens = tokens.transpose(1, 2).flatten()
+    return tokens, tokens.argsort()[: height * width]
+
+
+def _slices(length: int, at_once: int) -> list[slice]:
+    """Slices of ``at_once``, at least 1, that cover ``length``."""
+    step = max(1, at_once)
+    return [slice(start, start + step) for start in range(0, length, step)]
 
 
 class TokenImageAttention(BaseModule):
@@ -124,36 +242,29 @@ class TokenImageAttention(BaseModule):
         out = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
-    def _scores(
-        self,
-        projected: Tensor,
-        image_proj: nn.Linear,
-        image_tokens: Tensor,
-        image_pe: Tensor,
-        counts: list[int] | None,
-    ) -> Tensor:
-        """Scores (P, heads, T, N) of projected tokens with ``image_proj(image_tokens + pe)``."""
+    def _absorbed(self, projected: Tensor, image_proj: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Rows (P, heads·T, C) and constants (P, heads·T) of projected tokens (P, T, D).
+
+        ``rows · x + constants`` are their scores with ``image_proj(x)``.
+        """
         per_head = self._split_heads(projected) * self.scale
         weight = image_proj.weight.unflatten(0, (self.num_heads, -1))  # (heads, d, C)
         bias = image_proj.bias.unflatten(0, (self.num_heads, -1))  # (heads, d)
-        absorbed = torch.einsum('phtd,hdc->phtc', per_head, weight)
-        constant = torch.einsum('phtd,hd->pht', per_head, bias)
-        rows = absorbed.flatten(1, 2)
-        scores = rows_times_image(rows, image_tokens.transpose(1, 2), counts)
-        scores = scores + (rows @ image_pe.t() + constant.flatten(1)[..., None])
-        return scores.unflatten(1, (self.num_heads, -1))
+        rows = torch.einsum('phtd,hdc->phtc', per_head, weight)
+        constants = torch.einsum('phtd,hd->pht', per_head, bias)
+        return rows.flatten(1, 2), constants.flatten(1)
 
     def token_to_image(
         self, tokens: Tensor, image_tokens: Tensor, image_pe: Tensor, counts: list[int] | None
     ) -> Tensor:
         """Tokens (P, T, C) attend to the image tokens: (P, T, C).
 
-        Keys are ``image_tokens + image_pe``, values ``image_tokens``. The arguments are those of
-        ``rows_times_image``; ``image_pe`` is (N, C).
+        Keys are ``image_tokens + image_pe``, values ``image_tokens``: (P, N, C), one set for each
+        prompt, where ``counts`` is None; else (B, N, C), and ``counts`` are the numbers of prompts
+        of the B images. ``image_pe`` is (N, C).
         """
-        scores = self._scores(self.q_proj(tokens), self.k_proj, image_tokens, image_pe, counts)
-        weights = scores.softmax(-1).flatten(1, 2)
-        context = rows_times_image(weights, image_tokens, counts)  # (P, heads·T, C)
+        rows, constants = self._absorbed(self.q_proj(tokens), self.k_proj)
+        context = attend_to_image(rows, constants, image_tokens, image_pe, counts)
         context = context.unflatten(1, (self.num_heads, -1))
         weight = self.v_proj.weight.unflatten(0, (self.num_heads, -1))
         out = torch.einsum('phtc,hdc->pthd', context, weight).flatten(2) + self.v_proj.bias
@@ -165,33 +276,20 @@ class TokenImageAttention(BaseModule):
         image_pe: Tensor,
         keys: Tensor,
         values: Tensor,
+        norm: nn.LayerNorm,
         counts: list[int] | None,
     ) -> Tensor:
-        """The image tokens attend to the tokens: (P, N, C).
+        """The image tokens attend to the tokens: ``norm(image_tokens + attention)`` (P, N, C).
 
-        Queries are ``image_tokens + image_pe``; keys and values are (P, T, C).
+        Queries are ``image_tokens + image_pe``; keys and values are (P, T, C). ``image_tokens`` and
+        ``counts`` as in ``token_to_image``.
         """
-        scores = self._scores(self.k_proj(keys), self.q_proj, image_tokens, image_pe, counts)
-        weights = scores.softmax(2).flatten(1, 2)  # over the tokens
+        rows, constants = self._absorbed(self.k_proj(keys), self.q_proj)
         per_head = self._split_heads(self.v_proj(values))
         weight = self.out_proj.weight.unflatten(1, (self.num_heads, -1))  # (C, heads, d)
         absorbed = torch.einsum('phtd,chd->phtc', per_head, weight).flatten(1, 2)
-        return weights.transpose(1, 2) @ absorbed + self.out_proj.bias
-
-
-def rows_times_image(rows: Tensor, images: Tensor, counts: list[int] | None) -> Tensor:
-    """Multiply the rows (P, R, A) of each prompt with an image (A, Z): (P, R, Z).
-
-    Args:
-        rows: prompts in the order of their images.
-        images: (P, A, Z), one for each prompt, where ``counts`` is None; else (B, A, Z), one for
-            each image, shared by its prompts without a copy.
-        counts: number of prompts of each of the B images, sum P.
-    """
-    if counts is None:
-        return rows @ images
-    per_image = [
-        (part.flatten(0, 1) @ image).view(*part.shape[:2], image.shape[-1])
-        for part, image in zip(rows.split(counts), images, strict=True)
-    ]
-    return torch.cat(per_image)
+        # the weights of each head add up to 1, and so put the bias together again
+        absorbed = absorbed + self.out_proj.bias / self.num_heads
+        return update_image_tokens(
+            rows, constants, absorbed, self.num_heads, image_tokens, image_pe, norm, counts
+        )

@@ -41,10 +41,14 @@ class SAMImageEncoder(BaseModule):
             ``window_size`` (in patches).
         img_size: side S of the padded square in px, a multiple of 16.
         out_chans: channels of the embeddings.
-        with_cp: recompute the blocks in the backward pass instead of storing their activations.
+        with_cp: recompute blocks in the backward pass instead of storing their activations: False
+            none, True each, ``'global'`` those with global attention, which store most.
+        frozen_stages: what does not train, stays in eval mode and stores no activations: -1
+            nothing, 0 the patch and position embedding, k also the first k blocks.
+        compile_blocks: compile each block with ``torch.compile`` at its first call, for GPUs.
 
     Raises:
-        ValueError: an unknown ``arch`` or a size that does not fit.
+        ValueError: an unknown ``arch`` or ``with_cp``, or a number that does not fit.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class SAMImageEncoder(BaseModule):
         arch: str | Mapping[str, Any] = 'vit_b',
         img_size: int = 1024,
         out_chans: int = 256,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
+        frozen_stages: int = -1,
+        compile_blocks: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -62,10 +68,18 @@ class SAMImageEncoder(BaseModule):
         embed_dim, num_heads = sizes['embed_dim'], sizes['num_heads']
         if embed_dim % num_heads:
             raise ValueError(f'num_heads {num_heads} must divide embed_dim {embed_dim}')
+        if with_cp not in (False, True, 'global'):
+            raise ValueError(f"with_cp must be False, True or 'global', got {with_cp!r}")
+        if not -1 <= frozen_stages <= sizes['depth']:
+            raise ValueError(
+                f'frozen_stages must lie in -1..{sizes["depth"]}, the number of blocks, '
+                f'got {frozen_stages}'
+            )
         self.arch_name = arch if isinstance(arch, str) else None
         self.img_size = img_size
         self.out_chans = out_chans
         self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
         grid = img_size // PATCH_SIZE
         self.patch_embed = PatchEmbed(embed_dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, embed_dim))
@@ -85,19 +99,54 @@ class SAMImageEncoder(BaseModule):
             LayerNorm2d(out_chans),
         )
         self.register_load_state_dict_pre_hook(_resize_positions)
+        if frozen_stages >= 0:
+            self.pos_embed.requires_grad_(False)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        if compile_blocks:
+            for block in self.blocks:
+                block.compile()
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        return [self.patch_embed, *self.blocks[: self.frozen_stages]]
+
+    def train(self, mode: bool = True) -> 'SAMImageEncoder':
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, h, w), h and w multiples of 16, to (B, 256, h/16, w/16)."""
-        # one copy here instead of strided access in every block
-        x = self.patch_embed(x).contiguous()
-        x = x + resize_pos_embed(self.pos_embed, (x.shape[1], x.shape[2]))
-        for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
+        """Normalised images (B, 3, h, w), h and w multiples of 16, to (B, C, h/16, w/16).
+
+        Under autocast, what is added up from block to block and all norms are in float32, and so
+        is the result.
+        """
+        num_frozen_blocks = max(self.frozen_stages, 0)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.frozen_stages < 0):
+            # one copy here instead of strided access in every block
+            x = self.patch_embed(x).contiguous()
+            x = x + resize_pos_embed(self.pos_embed, (x.shape[1], x.shape[2]))
+            for block in self.blocks[:num_frozen_blocks]:
+                x = block(x)
+        for block in self.blocks[num_frozen_blocks:]:
+            if torch.is_grad_enabled() and self._is_recomputed(block):
                 # not re-entrant: works although the image itself needs no gradient
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        return self.neck(x.permute(0, 3, 1, 2))
+        reduce, first_norm, smooth, last_norm = self.neck
+        x = first_norm(reduce(x.permute(0, 3, 1, 2)).float())
+        return last_norm(smooth(x).float())
+
+    def _is_recomputed(self, block: nn.Module) -> bool:
+        if self.with_cp == 'global':
+            assert isinstance(block, Block)
+            return not block.attn.window_size
+        return bool(self.with_cp)
 
 
 class PatchEmbed(BaseModule):
@@ -127,45 +176,13 @@ class Block(BaseModule):
         super().__init__()
         norm_layer = partial(nn.LayerNorm, eps=1e-6)
         self.norm1 = norm_layer(dim)
-        self.attn = RelativePositionAttention(
-            dim, num_heads, (window_size, window_size) if window_size else input_size
-        )
+        self.attn = RelativePositionAttention(dim, num_heads, input_size, window_size)
         self.norm2 = norm_layer(dim)
         self.mlp = MLPBlock(dim, 4 * dim)
-        self.window_size = window_size
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        if self.window_size:
-            windows = window_partition(normed, self.window_size)
-            attended = window_unpartition(
-                self.attn(windows), self.window_size, (x.shape[1], x.shape[2])
-            )
-        else:
-            attended = self.attn(normed)
-        x = x + attended
+        x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
-
-
-def window_partition(x: Tensor, window_size: int) -> Tensor:
-    """(B, h, w, C) to windows (B·n, window, window, C), padded right and bottom with zeros.
-
-    Padded tokens take part in the attention, as upstream's do: weights were trained with them.
-    """
-    batch, height, width, channels = x.shape
-    pad_h, pad_w = -height % window_size, -width % window_size
-    if pad_h or pad_w:
-        x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-    x = x.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))
-    return x.transpose(2, 3).reshape(-1, window_size, window_size, channels)
-
-
-def window_unpartition(windows: Tensor, window_size: int, size: tuple[int, int]) -> Tensor:
-    """Reverse of ``window_partition``: windows to (B, h, w, C) with (h, w) = ``size``."""
-    height, width = size
-    rows, columns = -(-height // window_size), -(-width // window_size)
-    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
 
 
 def resize_pos_embed(pos_embed: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .image_token_functions import upscale_and_multiply
 from .layers import MLP, LayerNorm2d
 from .two_way_transformer import TwoWayTransformer
 
@@ -97,20 +98,21 @@ class SAMMaskDecoder(BaseModule):
 
         For batches in which some prompts are ambiguous and some are not.
         """
-        num_prompts = sparse_embeddings.shape[0]
-        if bool((image_index[1:] < image_index[:-1]).any()):
+        num_prompts, indices = sparse_embeddings.shape[0], image_index.tolist()
+        if indices != sorted(indices):
             raise ValueError('prompts must stand in the order of their images')
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         output_tokens = output_tokens.expand(num_prompts, -1, -1)
         tokens = torch.cat([output_tokens, sparse_embeddings], dim=1)
+        counts: list[int] | None = None
         if dense_embeddings.shape[0] == 1:
-            image_tokens = image_embeddings + dense_embeddings
-            counts = torch.bincount(image_index, minlength=image_embeddings.shape[0]).tolist()
+            image_tokens = _image_tokens(image_embeddings + dense_embeddings)
+            counts = [indices.count(image) for image in range(len(image_embeddings))]
         else:
-            counts = None
-            image_tokens = image_embeddings[image_index] + dense_embeddings
+            image_tokens = _image_tokens(image_embeddings)[image_index]
+            image_tokens = image_tokens.add_(dense_embeddings.flatten(2).transpose(1, 2))
         tokens, image_tokens = self.transformer(
-            image_tokens.flatten(2).transpose(1, 2), image_pe[0].flatten(1).t(), tokens, counts
+            image_tokens, image_pe[0].flatten(1).t().contiguous(), tokens, counts
         )
 
         # every slot is computed and one taken, so that no parameter is unused under DDP
@@ -132,12 +134,17 @@ class SAMMaskDecoder(BaseModule):
         cells; the cells stay with their token until the product with ``hyper_in`` has left one
         number each.
         """
-        first, norm, activation, second, last_activation = self.output_upscaling
+        first, norm, _, second, _ = self.output_upscaling
         assert isinstance(norm, LayerNorm2d)
-        x = activation(norm.normalize_last(_transposed_conv_cells(image_tokens, first)))
-        x = last_activation(_transposed_conv_cells(x, second))  # (P, N, 4, 4, C/8)
-        num_prompts = x.shape[0]
-        masks = hyper_in @ x.flatten(1, 3).transpose(1, 2)  # (P, M, N·16)
+        masks = upscale_and_multiply(
+            image_tokens,
+            hyper_in,
+            _transposed_conv_matrix(first),
+            (norm.weight, norm.bias),
+            norm.eps,
+            _transposed_conv_matrix(second),
+        )  # (P, M, N, 16)
+        num_prompts = len(masks)
         height, width = grid_size
         masks = masks.reshape(num_prompts, hyper_in.shape[1], height, width, 2, 2, 2, 2)
         # (row, column, row of 2x2, column of 2x2, row of inner 2x2, column of inner 2x2)
@@ -145,9 +152,14 @@ class SAMMaskDecoder(BaseModule):
         return masks.reshape(num_prompts, hyper_in.shape[1], 4 * height, 4 * width)
 
 
-def _transposed_conv_cells(x: Tensor, conv: nn.Module) -> Tensor:
-    """Apply a transposed convolution (kernel 2, stride 2) to tokens (..., C): (..., 4, C')."""
+def _image_tokens(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) to contiguous tokens (B, h·w, C)."""
+    # on a CPU, torch transposes single matrices several times as fast as a batch
+    return torch.stack([image.flatten(1).t().contiguous() for image in maps])
+
+
+def _transposed_conv_matrix(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """A transposed convolution (kernel 2, stride 2) as matrix (C, 4·C') and bias (4·C')."""
     weight, bias = conv.weight, conv.bias
     assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
-    matrix = weight.permute(0, 2, 3, 1).flatten(1)  # (C, 4·C')
-    return (x @ matrix).unflatten(-1, (4, weight.shape[1])) + bias
+    return weight.permute(0, 2, 3, 1).flatten(1), bias.repeat(4)

@@ -1,6 +1,5 @@
 """The transformer of SAM's mask decoder: tokens and image attend to each other."""
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -121,9 +120,7 @@ class TwoWayAttentionBlock(BaseModule):
         queries = self.norm2(queries + attended)
         queries = self.norm3(queries + self.mlp(queries))
 
-        attended = self.cross_attn_image_to_token.image_to_token(
-            keys, key_pe, queries + query_pe, queries, counts
+        keys = self.cross_attn_image_to_token.image_to_token(
+            keys, key_pe, queries + query_pe, queries, self.norm4, counts
         )
-        if counts is not None:
-            keys = keys.repeat_interleave(torch.tensor(counts, device=keys.device), dim=0)
-        return queries, self.norm4(keys + attended)
+        return queries, keys

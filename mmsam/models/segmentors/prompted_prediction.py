@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmsam.errors import ConfigError, DataError
-from mmsam.geometry import MASK_THRESHOLD
+from mmsam.geometry import enlarged_masks
 from mmsam.prompt_sampling import centre_click, jitter_boxes, normals
 from mmsam.structures import SAMDataSample
 from mmsam.structures.predicted_masks import rles_of_logits
@@ -135,13 +134,6 @@ def split_by_level(rles: Sequence[RLE], count: int) -> list[list[RLE]]:
     return [list(rles[index::count]) for index in range(count)]
 
 
-def input_masks(low_res_logits: Tensor, image_size: int) -> Tensor:
-    """Masks (P, S, S) bool in padded px of the logits (P, 1, S/4, S/4)."""
-    size = (image_size, image_size)
-    logits = F.interpolate(low_res_logits.float(), size, mode='bilinear', align_corners=False)
-    return logits[:, 0] > MASK_THRESHOLD
-
-
 def _predict_boxes(
     model: SAMSegmentor, image_embedding: Tensor, sample: SAMDataSample, boxes: Tensor
 ) -> tuple[list[RLE], Tensor]:
@@ -151,7 +143,7 @@ def _predict_boxes(
     index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     for part in PromptBatch.of_boxes(boxes, index).split(PREDICTION_CHUNK):
         logits, quality = model.decode_best(image_embedding, part)
-        rles += rles_of_logits(logits, model.image_size, sample.img_shape, sample.ori_shape)
+        rles += rles_of_logits(logits, sample.img_shape, sample.ori_shape)
         qualities.append(quality[:, 0].float().cpu())
     return rles, torch.cat(qualities)
 
@@ -176,12 +168,10 @@ def _predict_clicks(
         by_click, quality_by_click = [], []
         for number in range(1, num_clicks + 1):
             logits, quality = model.decode_best(image_embedding, prompts)
-            by_click.append(
-                rles_of_logits(logits, model.image_size, sample.img_shape, sample.ori_shape)
-            )
+            by_click.append(rles_of_logits(logits, sample.img_shape, sample.ori_shape))
             quality_by_click.append(quality.float().cpu())
             if number < num_clicks:
-                masks = input_masks(logits, model.image_size)[:, :height, :width].cpu().numpy()
+                masks = enlarged_masks(logits)[:, 0, :height, :width].cpu().numpy()
                 clicks = [centre_click(*pair) for pair in zip(truths, masks, strict=True)]
                 click = torch.tensor(clicks, device=device)[:, None]
                 prompts = prompts.with_clicks(click[..., :2].float(), click[..., 2])

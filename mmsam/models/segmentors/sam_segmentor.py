@@ -2,17 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmsam.checkpoint import load_weights
+from mmsam.embedding_cache import digest_of_weights
 from mmsam.errors import ConfigError, DataError
+from mmsam.geometry import enlarged_masks
+from mmsam.models.precision import fast_bfloat16
+from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.models.sam.initialization import init_from_scratch
 from mmsam.options import check_whole_number
 from mmsam.prompt_sampling import PromptKind, correction_steps, random_error_clicks, uniforms
@@ -20,10 +24,12 @@ from mmsam.registry import MODELS
 from mmsam.structures import SAMDataSample
 
 from .prompt_batch import PromptBatch
-from .prompted_prediction import TestPrompts, input_masks, predict_image
+from .prompted_prediction import TestPrompts, predict_image
 from .tiled_prediction import predict_tiled_image
 
 PARTS = ('image_encoder', 'prompt_encoder', 'mask_decoder')
+
+ENCODER_DTYPES = ('auto', 'float32', 'bfloat16')
 
 
 @MODELS.register_module()
@@ -49,6 +55,9 @@ class SAMSegmentor(BaseModel):
             prompt is followed by clicks on errors of the prediction, whose logits are fed back as
             mask prompt (without their gradient), and by repetitions without a new click, one of
             them last. The loss is the mean over all predictions. None: the first prompt only.
+        encoder_dtype: in what a frozen image encoder multiplies: ``'float32'``, ``'bfloat16'``, or
+            ``'auto'``, bfloat16 where the device is fast at it. An encoder that trains computes in
+            what the optimizer wrapper and the loops say (``--amp``).
         prompt_chunk: more prompts of a batch than this are trained in chunks, whose activations are
             computed again for the backward pass, those of each click by themselves: then memory
             grows neither with the number of objects nor of clicks.
@@ -68,6 +77,7 @@ class SAMSegmentor(BaseModel):
         data_preprocessor: dict | None = None,
         frozen: Sequence[str] = ('image_encoder', 'prompt_encoder'),
         correction: Mapping | None = None,
+        encoder_dtype: str = 'auto',
         prompt_chunk: int = 64,
         test_cfg: Mapping | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -84,6 +94,8 @@ class SAMSegmentor(BaseModel):
         self.mask_decoder = MODELS.build(mask_decoder)
         self.mask_loss = None
         self.frozen = tuple(frozen)
+        self._check_encoder_options(encoder_dtype)
+        self.encoder_dtype = encoder_dtype
         self.correction = _checked_correction(correction)
         check_whole_number('prompt_chunk of SAMSegmentor', prompt_chunk, 1)
         self.prompt_chunk = prompt_chunk
@@ -120,15 +132,19 @@ class SAMSegmentor(BaseModel):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Sequence[Tensor] | None = None,
         data_samples: list[SAMDataSample] | None = None,
         mode: str = 'tensor',
+        image_embeddings: Tensor | None = None,
     ) -> Any:
-        """Run the model on images (B, 3, S, S), normalised and padded.
+        """Run the model on images (B, 3, S, S), normalised and padded, or on their embeddings.
 
         Args:
-            inputs: from the data preprocessor.
+            inputs: from the data preprocessor; of samples with ``tiles``, in mode ``'predict'``, B
+                images (3, H, W) uint8 as they were read.
             data_samples: B samples with ``prompts``; may be missing in mode ``'tensor'``.
+            image_embeddings: (B, C, S/16, S/16) float32, in place of ``inputs``: what
+                ``encode_images`` gives for them.
             mode: ``'loss'`` gives a dict of losses; ``'predict'`` the samples with
                 ``pred_instances``; ``'tensor'`` low-res logits (P, 1, S/4, S/4) and IoU
                 predictions (P, 1) of all prompts, or without samples the image embeddings.
@@ -136,23 +152,48 @@ class SAMSegmentor(BaseModel):
         Raises:
             ConfigError: mode ``'loss'`` without a loss in the slot.
         """
-        if mode == 'tensor' and data_samples is None:
-            return self.encode_images(inputs)
-        if data_samples is None:
+        if mode != 'tensor' and data_samples is None:
             raise DataError(f'mode {mode!r} needs data_samples with prompts, got None.')
+        if image_embeddings is None:
+            if inputs is None:
+                raise DataError('SAMSegmentor expected inputs or image_embeddings, got neither.')
+            if not isinstance(inputs, Tensor):
+                return self.predict_tiled(inputs, data_samples or [])
+            image_embeddings = self.encode_images(inputs)
+        if data_samples is None:
+            return image_embeddings
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            return self.loss(image_embeddings, data_samples)
         if mode == 'predict':
-            return self.predict(inputs, data_samples)
+            return self.predict(image_embeddings, data_samples)
         if mode == 'tensor':
-            prompts = PromptBatch.of_samples(data_samples, self.image_size, inputs.device)
-            return self.decode_best(self.encode_images(inputs), prompts)
+            device = image_embeddings.device
+            prompts = PromptBatch.of_samples(data_samples, self.image_size, device)
+            return self.decode_best(image_embeddings, prompts)
         raise ConfigError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}.")
 
     def encode_images(self, inputs: Tensor) -> Tensor:
         """Images (B, 3, S, S) to embeddings (B, C, S/16, S/16), C = 256 in the official sizes."""
-        with self._gradient_of('image_encoder'):
+        with self._gradient_of('image_encoder'), self._autocast_of_encoder(inputs.device):
             return self.image_encoder(inputs)
+
+    def embedding_facts(self) -> dict[str, Any]:
+        """All that ``encode_images`` depends on besides the image, as plain values for JSON.
+
+        ``shape`` is that of an image's embedding, (C, S/16, S/16).
+        """
+        encoder, preprocessor = self.image_encoder, self.data_preprocessor
+        grid = self.image_size // PATCH_SIZE
+        device = encoder.pos_embed.device
+        return {
+            'shape': [encoder.out_chans, grid, grid],
+            'weights': digest_of_weights(encoder.state_dict()),
+            'blocks': [[block.attn.num_heads, block.attn.window_size] for block in encoder.blocks],
+            'image_size': self.image_size,
+            'mean': preprocessor.mean.flatten().tolist(),
+            'std': preprocessor.std.flatten().tolist(),
+            'compute_dtype': str(self._encoder_precision(device)).removeprefix('torch.'),
+        }
 
     def decode(self, image_embeddings: Tensor, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """The masks of the prompts of a ragged batch.
@@ -200,8 +241,10 @@ class SAMSegmentor(BaseModel):
             dense = of_masks
         return sparse, dense
 
-    def loss(self, inputs: Tensor, data_samples: list[SAMDataSample]) -> dict[str, Tensor]:
-        """Losses of the batch; the samples need ``gt_instances.masks``.
+    def loss(
+        self, image_embeddings: Tensor, data_samples: list[SAMDataSample]
+    ) -> dict[str, Tensor]:
+        """Losses of a batch of B images; the samples need ``gt_instances.masks``.
 
         What the module in the slot gives for each object is added up over the objects and divided
         by the mean number of objects per rank, so that after the average over ranks every object
@@ -220,10 +263,10 @@ class SAMSegmentor(BaseModel):
                         f'{sample.img_path}: correction of SAMSegmentor draws clicks and expects '
                         'prompts.seeds, as PackSAMInputs writes them, got none.'
                     )
-        prompts = PromptBatch.of_samples(data_samples, self.image_size, inputs.device)
-        targets = _pad_masks(data_samples, self.image_size, inputs.device)
-        sizes = torch.tensor([sample.img_shape for sample in data_samples], device=inputs.device)
-        image_embeddings = self.encode_images(inputs)
+        device = image_embeddings.device
+        prompts = PromptBatch.of_samples(data_samples, self.image_size, device)
+        targets = _pad_masks(data_samples, self.image_size, device)
+        sizes = torch.tensor([sample.img_shape for sample in data_samples], device=device)
         totals: dict[str, Tensor] = {}
         parts = zip(
             prompts.split(self.prompt_chunk),
@@ -239,7 +282,7 @@ class SAMSegmentor(BaseModel):
             sums = self._sum_of_losses(image_embeddings, *part, is_click, recompute=is_chunked)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0) + value
-        objects = objects_per_rank(len(prompts), device=inputs.device)
+        objects = objects_per_rank(len(prompts), device=device)
         return {
             name: total / (objects if 'loss' in name else len(prompts))
             for name, total in totals.items()
@@ -318,31 +361,64 @@ class SAMSegmentor(BaseModel):
             strict=True,
         )
         clicks = [
-            random_error_clicks(input_masks(logits, self.image_size), *part)
-            for logits, *part in parts
+            random_error_clicks(enlarged_masks(logits)[:, 0], *part) for logits, *part in parts
         ]
         coords, labels = zip(*clicks, strict=True)
         return torch.cat(coords), torch.cat(labels)
 
     def predict(
-        self, inputs: Tensor | Sequence[Tensor], data_samples: list[SAMDataSample]
+        self, image_embeddings: Tensor, data_samples: list[SAMDataSample]
     ) -> list[SAMDataSample]:
-        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``.
-
-        Of samples with ``tiles``, ``inputs`` are the images (3, H, W) uint8 as they were read.
-        """
-        if not isinstance(inputs, Tensor):
-            for image, sample in zip(inputs, data_samples, strict=True):
-                predict_tiled_image(self, image, sample, self.test_prompts)
-            return data_samples
-        image_embeddings = self.encode_images(inputs)
+        """Set ``pred_instances`` of each sample; see ``SAMDataSample`` and ``TestPrompts``."""
         for sample, embedding in zip(data_samples, image_embeddings.split(1), strict=True):
             predict_image(self, embedding, sample, self.test_prompts)
+        return data_samples
+
+    def predict_tiled(
+        self, images: Sequence[Tensor], data_samples: list[SAMDataSample]
+    ) -> list[SAMDataSample]:
+        """As ``predict``, of samples with ``tiles``; images (3, H, W) uint8 as they were read."""
+        for image, sample in zip(images, data_samples, strict=True):
+            predict_tiled_image(self, image, sample, self.test_prompts)
         return data_samples
 
     def _gradient_of(self, part: str) -> torch.set_grad_enabled:
         """Context in which a frozen part records no gradient."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and part not in self.frozen)
+
+    def _encoder_precision(self, device: torch.device) -> torch.dtype:
+        """In which the frozen image encoder computes on a device, unless autocast is on already."""
+        if self.encoder_dtype == 'auto':
+            return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+        return getattr(torch, self.encoder_dtype)
+
+    def _autocast_of_encoder(self, device: torch.device) -> AbstractContextManager:
+        """Context in which the image encoder computes as ``encoder_dtype`` says."""
+        if 'image_encoder' not in self.frozen:
+            return nullcontext()
+        dtype = self._encoder_precision(device)
+        if dtype == torch.float32 and self.encoder_dtype == 'auto':
+            return nullcontext()  # that of --amp
+        return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+    def _check_encoder_options(self, encoder_dtype: str) -> None:
+        if encoder_dtype not in ENCODER_DTYPES:
+            raise ConfigError(
+                f'encoder_dtype of SAMSegmentor: expected one of {list(ENCODER_DTYPES)}, got '
+                f'{encoder_dtype!r}.'
+            )
+        if 'image_encoder' not in self.frozen and encoder_dtype != 'auto':
+            raise ConfigError(
+                "encoder_dtype of SAMSegmentor: expected 'auto' as image_encoder trains (not in "
+                f'frozen), got {encoder_dtype!r}; --amp trains and tests in bfloat16.'
+            )
+        frozen_stages = getattr(self.image_encoder, 'frozen_stages', -1)
+        if 'image_encoder' in self.frozen and frozen_stages >= 0:
+            raise ConfigError(
+                'image_encoder.frozen_stages: expected -1 as all of image_encoder is in frozen of '
+                f'SAMSegmentor, got {frozen_stages}; take image_encoder out of frozen to train '
+                'what comes behind these stages.'
+            )
 
 
 _OBJECTS_AT_ONCE = 16
@@ -395,9 +471,9 @@ def objects_per_rank(own_objects: int, *, device: torch.device) -> Tensor:
 
 def _pad_masks(data_samples: list[SAMDataSample], image_size: int, device: torch.device) -> Tensor:
     """The truth of all prompts (P, S, S) uint8, padded px."""
-    padded = []
-    for sample in data_samples:
-        masks = sample.gt_instances.masks.to(device)
-        height, width = masks.shape[-2:]
-        padded.append(F.pad(masks, (0, image_size - width, 0, image_size - height)))
-    return torch.cat(padded)
+    masks = [sample.gt_instances.masks for sample in data_samples]
+    counts = [len(part) for part in masks]
+    padded = torch.zeros(sum(counts), image_size, image_size, dtype=torch.uint8, device=device)
+    for place, part in zip(padded.split(counts), masks, strict=True):
+        place[:, : part.shape[1], : part.shape[2]] = part
+    return padded

@@ -83,7 +83,7 @@ def _predict_boxes(
                 continue
             size = (window.height, window.width)
             input_size = resize_longest_side_size(size, model.image_size)
-            (rle,) = rles_of_logits(low_res[None], model.image_size, input_size, size)
+            (rle,) = rles_of_logits(low_res[None], input_size, size)
             rles[index] = move_rle(rle, (window.top, window.left), sample.ori_shape)
     for index, tile_logits in parts.items():
         rles[index] = blend_tiles(tile_logits, model.image_size, sample.ori_shape)

@@ -36,6 +36,16 @@ def test_validation_sample():
     assert 'ignored_instances' not in sample
 
 
+def test_an_embedding_takes_the_place_of_the_image():
+    embedding = torch.zeros(2, 4, 4, dtype=torch.float16)
+    sample = results(rles=[{}], image_embeddings=embedding)
+    del sample['img']
+    packed = PackSAMInputs()(sample)
+    assert packed.keys() == {'image_embeddings', 'data_samples'}
+    assert packed['image_embeddings'] is embedding
+    assert packed['data_samples'].prompts.boxes.tolist() == [[1, 2, 3, 4]]
+
+
 def test_crowds_are_ignored_instances():
     crowds = {'ignored_rles': [{'size': [12, 16]}] * 2, 'ignored_labels': np.array([1, 0])}
     sample = PackSAMInputs()(results(rles=[{}], **crowds))['data_samples']

@@ -67,6 +67,14 @@ def test_a_validation_in_which_one_rank_hangs(ranks):
     assert 'rank 0 is behind: rank 0 finished iteration 7 and 3 batches of ' in two.sentence()
 
 
+def test_a_rank_that_hangs_while_embeddings_are_computed(ranks):
+    two = ranks(2)
+    two.note(0, -1, batches=3)
+    two.note(1, -1, batches=9)
+    text = two.sentence()
+    assert 'rank 0 is behind: rank 0 finished 3 batches of images for the embedding cache' in text
+
+
 def test_a_rank_that_stopped(ranks):
     """Its threads stop too."""
     two = ranks(2)

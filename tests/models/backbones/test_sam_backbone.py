@@ -8,6 +8,7 @@ from mmseg.structures import SegDataSample
 from reference_sam import build_reference_sam
 from tiny_sam import TINY_ARCH
 
+from mmsam.errors import ConfigError
 from mmsam.models import SAMBackbone
 from mmsam.registry import MODELS
 
@@ -152,3 +153,21 @@ def test_sam_weights_by_init_cfg(tmp_path, img_size):
 def test_a_misspelled_option_fails_when_built():
     with pytest.raises(TypeError):
         SAMBackbone(arch=TINY_ARCH, with_checkpoint=True)
+
+
+def test_the_options_of_the_encoder_reach_it():
+    backbone = SAMBackbone(TINY_ARCH, 64, with_cp='global', frozen_stages=1).train()
+    assert (backbone.with_cp, backbone.frozen_stages) == ('global', 1)
+    assert [p.requires_grad for p in backbone.blocks.parameters()] == [False] * 14 + [True] * 14
+    assert (backbone.blocks[0].training, backbone.blocks[1].training) == (False, True)
+
+
+def test_a_frozen_backbone_records_nothing():
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    assert not SAMBackbone(TINY_ARCH, 64, frozen=True)(image)[0].requires_grad
+    assert SAMBackbone(TINY_ARCH, 64)(image)[0].requires_grad
+
+
+def test_all_frozen_and_only_the_front():
+    with pytest.raises(ConfigError, match='got both, frozen_stages=1'):
+        SAMBackbone(TINY_ARCH, 64, frozen=True, frozen_stages=1)

@@ -16,7 +16,7 @@ def published_iou(logits: Tensor, target: Tensor) -> Tensor:
 def test_iou_equals_sam2_where_nothing_is_padded():
     logits, target = random_logits(5, 3, 16, 16)
     logits[0], target[0] = -1.0, 0.0  # both empty
-    iou = mask_iou(logits, target.byte(), inside=torch.ones(16, 16, dtype=torch.uint8))
+    iou = mask_iou(logits > 0, target.bool())
     assert torch.equal(iou, published_iou(logits, target))
     assert iou[0].tolist() == [0.0, 0.0, 0.0]
 
@@ -33,18 +33,19 @@ def test_error_equals_sam2(kind, published):
 @pytest.mark.trap(3)
 def test_a_logit_above_zero_is_foreground():
     # 0.2 is a probability of 0.55: foreground, though below 0.5 as a logit
-    iou = mask_iou(
-        torch.tensor([[0.2, -0.2]]), torch.ones(1, 2).byte(), inside=torch.ones(1, 2).byte()
-    )
-    assert iou == 0.5
+    logits = torch.tensor([0.2, -0.2]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    everything = torch.ones(1, 16, 16, dtype=torch.uint8)
+    ious = enlarged_iou(logits, everything, input_sizes=torch.tensor([[16, 16]]))
+    assert ious.tolist() == [[1, 0]]
 
 
-def test_iou_counts_only_cells_inside():
-    logits = torch.tensor([[2.0, -1.0, 3.0, 7.0, -2.0]])
-    target = torch.tensor([[1, 1, 0, 0, 1]], dtype=torch.uint8)
-    inside = torch.tensor([[1, 1, 1, 0, 0]], dtype=torch.uint8)
-    # inside: a hit, a miss, a false positive; outside: a false positive and a miss
-    torch.testing.assert_close(mask_iou(logits, target, inside=inside), torch.tensor(1 / 3))
+@pytest.mark.trap(8)
+def test_iou_counts_only_pixels_inside():
+    target = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    target[:, :6] = 1  # 36 px of an image of 12x6, and padding
+    shown = torch.ones(1, 1, 4, 4)
+    iou = enlarged_iou(shown, target, input_sizes=torch.tensor([[12, 6]]))
+    torch.testing.assert_close(iou, torch.tensor([[36 / 72]]))
 
 
 def test_enlarged_iou_is_the_iou_of_each_prediction():

@@ -72,3 +72,35 @@ def test_padding_does_not_count_however_wrong():
         lovasz_hinge_loss(logits, target, weight=weight),
         lovasz_hinge_loss(logits[2:], target[2:], weight=torch.ones(2)),
     )
+
+
+def by_sorting_all(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor):
+    """Equation 11 on all cells, also those that are right or without weight."""
+    errors, order = torch.cat([1 - logits, 1 + logits], -1).sort(dim=-1, descending=True)
+    share = (weight * target).expand_as(logits)
+    nothing = torch.zeros_like(share)
+    foreground = torch.cat([share, nothing], -1).gather(-1, order)
+    background = torch.cat([nothing, weight - share], -1).gather(-1, order)
+    union = foreground.sum(-1, keepdim=True) + background.cumsum(-1)
+    jaccard = (foreground.cumsum(-1) + background.cumsum(-1)) / union.clamp(min=1e-9)
+    return (errors.relu() * jaccard.diff(dim=-1, prepend=nothing[..., :1])).sum(-1)
+
+
+def test_values_and_gradients_of_a_batch_are_those_of_sorting_all():
+    """Three masks for each of four objects; the first is all right, the second has no target."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(4, 1, 60, generator=generator, dtype=torch.float64)
+    target = (target * 6 - 2).clamp(0, 1).mul(16).round() / 16  # most cells all or nothing
+    weight = torch.rand(4, 1, 60, generator=generator).mul(4).round().double() / 4
+    logits = 2 * torch.randn(4, 3, 60, generator=generator, dtype=torch.float64)
+    target[0], logits[0] = target[0].round(), 5 * (target[0].round() - 0.5)
+    target[1] = 0
+    logits.requires_grad_()
+    loss = lovasz_hinge_loss(logits, target, weight=weight)
+    expected = by_sorting_all(logits, target, weight)
+    assert loss[0].tolist() == [0, 0, 0]
+    assert (loss[1:] > 0).all()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-8)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-8)

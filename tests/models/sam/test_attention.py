@@ -1,14 +1,19 @@
+import copy
+
 import pytest
 import torch
 from reference_sam import randomise
+from segment_anything.modeling import image_encoder as upstream
 from segment_anything.modeling.image_encoder import get_rel_pos
 from segment_anything.modeling.transformer import Attention
 
+from mmsam.models.sam import attention as attention_module
 from mmsam.models.sam.attention import (
     RelativePositionAttention,
     TokenImageAttention,
     resize_rel_pos,
     rows_times_image,
+    window_indices,
 )
 
 
@@ -51,6 +56,187 @@ def test_relative_position_attention_is_the_documented_formula(built_for, size):
         rtol=1e-4,
         atol=1e-5,
     )
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x), expected, rtol=1e-5, atol=1e-5)
+
+
+class InWindows(torch.nn.Module):
+    """Upstream's attention between its two steps of a windowed block."""
+
+    def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
+        super().__init__()
+        size = (window_size, window_size)
+        self.attn = upstream.Attention(dim, num_heads, use_rel_pos=True, input_size=size)
+        self.window_size = window_size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        windows, padded_size = upstream.window_partition(x, self.window_size)
+        size = (x.shape[1], x.shape[2])
+        return upstream.window_unpartition(self.attn(windows), self.window_size, padded_size, size)
+
+
+GRIDS = pytest.mark.parametrize('size', [(6, 3), (5, 3), (6, 4), (4, 5), (2, 2)], ids=str)
+"""Maps for windows of 3: without padding, with padding below, beside, both; smaller than one."""
+
+
+def pair_in_windows() -> tuple[RelativePositionAttention, InWindows]:
+    reference = InWindows(dim=12, num_heads=2, window_size=3)
+    randomise(reference)
+    ours = RelativePositionAttention(12, 2, input_size=(8, 8), window_size=3)
+    ours.load_state_dict(reference.attn.state_dict())
+    return ours, reference
+
+
+@GRIDS
+def test_in_windows_as_upstream_with_gradients(size):
+    """What fills the windows up has keys and values, and their bias a gradient."""
+    ours, reference = pair_in_windows()
+    x = torch.randn(2, *size, 12, requires_grad=True)
+    expected = reference(x)
+    assert_same_with_gradients(ours(x), expected, (ours, reference.attn), [x])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@GRIDS
+def test_windows_as_upstream(size):
+    x = torch.randn(*size, 4)
+    tokens, places = window_indices(size, (3, 3), torch.device('cpu'))
+    filled = torch.cat([x.flatten(0, 1), torch.zeros(1, 4)])
+    expected, _ = upstream.window_partition(x[None], 3)
+    assert torch.equal(filled[tokens], expected.flatten(0, 2))
+    assert torch.equal(filled[tokens][places], x.flatten(0, 1))
+
+
+def test_only_the_map_is_projected():
+    """And, for what fills the windows up, a single zero."""
+    ours, _ = pair_in_windows()
+    rows = {}
+    for name in ('qkv', 'proj'):
+        getattr(ours, name).register_forward_pre_hook(
+            lambda module, args, name=name: rows.update({name: args[0].shape[:-1].numel()})
+        )
+    ours(torch.randn(2, 4, 5, 12))
+    assert rows == dict(qkv=2 * (4 * 5 + 1), proj=2 * 4 * 5)
+
+
+@pytest.mark.parametrize('at_once', [1, 4 * 20, 20 * 20, 2 * 20 * 20, 10**9], ids=str)
+def test_chunks_change_nothing(at_once, monkeypatch):
+    """Of rows, of heads, of maps, all at once: 3 maps of 4 x 5 places with 2 heads."""
+    attention = RelativePositionAttention(12, 2, (4, 5))
+    randomise(attention)
+    x = torch.randn(3, 4, 5, 12)
+    monkeypatch.setattr(attention_module, '_SCORES_AT_ONCE', at_once)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            attention(x), naive_attention(attention, x), rtol=1e-5, atol=1e-5
+        )
+
+
+def without_gradient(attention, x, **autocast):
+    with torch.no_grad(), torch.autocast('cpu', **autocast):
+        return attention(x).float()
+
+
+@pytest.mark.trap(12)
+def test_bfloat16_of_a_cpu_adds_up_in_float32():
+    """All values are equal, so the result is the sum of 400 weights, 1, times the value.
+
+    The exponentials of equal scores would add up to 256 in bfloat16, not to 400.
+    """
+    attention = RelativePositionAttention(12, 2, (20, 20))
+    randomise(attention)
+    torch.nn.init.zeros_(attention.qkv.weight)
+    torch.nn.init.zeros_(attention.rel_pos_h)
+    torch.nn.init.zeros_(attention.rel_pos_w)
+    x = torch.randn(1, 20, 20, 12)
+    exact = without_gradient(attention, x, enabled=False)
+    rounded = without_gradient(attention, x, dtype=torch.bfloat16)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize('has_amx', [False, True])
+def test_bfloat16_is_near_float32(has_amx, monkeypatch):
+    """In both ways to compute without gradient; which one is faster depends on AMX."""
+    monkeypatch.setattr(attention_module, '_HAS_AMX', has_amx)
+    ways = []
+    for name in ('_attend_folded', '_attend_by_chunks'):
+        way = getattr(RelativePositionAttention, name)
+        monkeypatch.setattr(
+            RelativePositionAttention,
+            name,
+            lambda *args, way=way, name=name: ways.append(name) or way(*args),
+        )
+    ours, _ = pair_in_windows()
+    x = torch.randn(2, 4, 5, 12)
+    exact = without_gradient(ours, x, enabled=False)
+    rounded = without_gradient(ours, x, dtype=torch.bfloat16)
+    assert ways == ['_attend_by_chunks', '_attend_folded' if has_amx else '_attend_by_chunks']
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
+
+
+def test_what_is_kept_follows_size_and_dtype():
+    ours, reference = pair_in_windows()
+    for dtype in (torch.float32, torch.float64):
+        ours, reference = ours.to(dtype), reference.to(dtype)
+        for size in ((5, 3), (4, 5), (5, 3)):
+            x = torch.randn(1, *size, 12, dtype=dtype)
+            torch.testing.assert_close(ours(x), reference(x), rtol=1e-5, atol=1e-5)
+    assert ours.state_dict().keys() == reference.attn.state_dict().keys()
+    assert not list(ours.buffers())
+    torch.testing.assert_close(copy.deepcopy(ours)(x), reference(x), rtol=1e-5, atol=1e-5)
+
+
+class LowRank(torch.nn.Module):
+    """``qkv`` as LoRA wraps it; B is not 0, so that A has a gradient too."""
+
+    def __init__(self, frozen: torch.nn.Linear) -> None:
+        super().__init__()
+        self.frozen = frozen.requires_grad_(False)
+        self.a = torch.nn.Parameter(torch.randn(2, frozen.in_features))
+        self.b = torch.nn.Parameter(torch.randn(frozen.out_features, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.frozen(x) + x @ self.a.t() @ self.b.t()
+
+
+@GRIDS
+def test_qkv_wrapped_by_low_rank_matrices(size):
+    """It is what merging the matrices into upstream's weight gives, and they get its gradient."""
+    ours, reference = pair_in_windows()
+    ours.qkv = LowRank(ours.qkv)
+    ours, reference = ours.double(), reference.double()
+    qkv = reference.attn.qkv
+    qkv.weight.data += (ours.qkv.b @ ours.qkv.a).detach()
+    x = torch.randn(2, *size, 12).double()
+    out, expected = ours(x), reference(x)
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(expected)
+    a, b = ours.qkv.a, ours.qkv.b
+    grad_a, grad_b = torch.autograd.grad((out * weight).sum(), [a, b])
+    (grad,) = torch.autograd.grad((expected * weight).sum(), [qkv.weight])
+    torch.testing.assert_close(grad_a, b.t() @ grad)
+    torch.testing.assert_close(grad_b, grad @ a.t())
+
+
+def test_qkv_that_is_not_zero_of_zero_only_by_its_bias():
+    """What fills the windows up is ``qkv(0)``, whatever stands in place of ``qkv``."""
+    ours, reference = pair_in_windows()
+
+    class Shifted(torch.nn.Module):
+        def __init__(self, linear: torch.nn.Linear) -> None:
+            super().__init__()
+            self.linear = linear
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + torch.cos(x).repeat(1, 1, 3)
+
+    ours.qkv = Shifted(ours.qkv)
+    x = torch.randn(1, 4, 5, 12)
+    reference.attn.qkv.register_forward_hook(
+        lambda module, args, out: out + torch.cos(args[0]).repeat(1, 1, 1, 3)
+    )
+    torch.testing.assert_close(ours(x), reference(x), rtol=1e-5, atol=1e-5)
 
 
 def test_resize_rel_pos_by_hand():

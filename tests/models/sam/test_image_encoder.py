@@ -3,34 +3,17 @@ import copy
 import pytest
 import torch
 from reference_sam import build_reference_sam, randomise
-from segment_anything.modeling import image_encoder as upstream
 from tiny_sam import TINY_ARCH
 
 from mmsam.models.sam import SAMImageEncoder
-from mmsam.models.sam.image_encoder import (
-    resize_pos_embed,
-    window_partition,
-    window_unpartition,
-)
+from mmsam.models.sam.image_encoder import resize_pos_embed
+from mmsam.models.sam.layers import LayerNorm2d
 
 
 def build_encoder(img_size: int = 128, **options) -> SAMImageEncoder:
     encoder = SAMImageEncoder(arch=TINY_ARCH, img_size=img_size, **options)
     randomise(encoder)
     return encoder
-
-
-@pytest.mark.parametrize('size', [(6, 9), (8, 8), (5, 2), (3, 3)])
-def test_windows_as_upstream(size):
-    x = torch.randn(2, *size, 4)
-    windows = window_partition(x, 3)
-    expected, padded_size = upstream.window_partition(x, 3)
-    assert torch.equal(windows, expected)
-    assert torch.equal(
-        window_unpartition(windows, 3, size),
-        upstream.window_unpartition(windows, 3, padded_size, size),
-    )
-    assert torch.equal(window_unpartition(windows, 3, size), x)
 
 
 def test_resize_pos_embed_by_hand():
@@ -92,6 +75,143 @@ def test_checkpointing_recomputes_blocks_in_the_backward_pass():
     with torch.no_grad():
         encoder(x)
     assert len(calls) == 3
+
+
+def calls_of_blocks(encoder: SAMImageEncoder) -> list[int]:
+    """How often each block is called from now on."""
+    calls = [0] * len(encoder.blocks)
+    for index, block in enumerate(encoder.blocks):
+        block.register_forward_pre_hook(
+            lambda *_, index=index: calls.__setitem__(index, calls[index] + 1)
+        )
+    return calls
+
+
+@pytest.mark.parametrize(
+    ('with_cp', 'frozen_stages', 'expected'),
+    [('global', -1, [1, 2]), (True, 1, [1, 2]), (True, 2, [1, 1])],
+    ids=['global', 'behind frozen blocks', 'all blocks frozen'],
+)
+def test_which_blocks_are_recomputed(with_cp, frozen_stages, expected):
+    """The second block of the tiny encoder is the global one."""
+    encoder = build_encoder(with_cp=with_cp, frozen_stages=frozen_stages)
+    calls = calls_of_blocks(encoder)
+    encoder(torch.randn(1, 3, 128, 128)).sum().backward()
+    assert calls == expected
+
+
+def test_with_cp_of_global_blocks_changes_no_gradient():
+    x = torch.randn(1, 3, 128, 128)
+    gradients = []
+    for with_cp in (False, 'global'):
+        encoder = build_encoder(with_cp=with_cp)
+        encoder(x).square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+def saved_for_backward(encoder: SAMImageEncoder) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters not counted."""
+    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = encoder(torch.ones(1, 3, 128, 128))
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize('frozen_stages', [0, 1, 2])
+@pytest.mark.trap(10)
+def test_the_frozen_front(frozen_stages):
+    """It stores nothing, stays in eval mode, and changes neither result nor other gradients."""
+    free = build_encoder().train()
+    frozen = build_encoder(frozen_stages=frozen_stages).train()
+    trained = [name for name, p in frozen.named_parameters() if p.requires_grad]
+    behind = tuple(f'blocks.{index}.' for index in range(frozen_stages, 2))
+    assert trained == [n for n, _ in frozen.named_parameters() if n.startswith((*behind, 'neck.'))]
+    modes = [frozen.patch_embed.training, *(block.training for block in frozen.blocks)]
+    assert modes == [False, *(index >= frozen_stages for index in range(2))]
+    for block in list(frozen.blocks)[:frozen_stages]:
+        assert not any(module.training for module in block.modules())
+    assert frozen.neck.training
+
+    x = torch.randn(1, 3, 128, 128)
+    outputs = [encoder(x) for encoder in (frozen, free)]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-5)
+    for out in outputs:
+        out.square().sum().backward()
+    of_free = dict(free.named_parameters())
+    for name, parameter in frozen.named_parameters():
+        if name in trained:
+            torch.testing.assert_close(
+                parameter.grad, of_free[name].grad, rtol=1e-3, atol=1e-3, msg=name
+            )
+        else:
+            assert parameter.grad is None, name
+
+
+def test_each_frozen_stage_stores_less():
+    stored = [saved_for_backward(build_encoder(frozen_stages=stages)) for stages in (-1, 0, 1, 2)]
+    assert stored[0] > stored[1] > stored[2] > stored[3]
+    # of the neck: 48 channels in, 256 before and after the first and before the last norm, on 8 x 8
+    # places, and the norms' means and deviations
+    assert stored[3] <= 4 * 64 * (48 + 3 * 256 + 2 * 2)
+
+
+@pytest.mark.trap(12)
+def test_under_autocast_norms_sums_and_result_are_in_float32():
+    encoder = build_encoder()
+    x = torch.randn(1, 3, 128, 128)
+    dtypes = []
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.LayerNorm | LayerNorm2d):
+            module.register_forward_hook(
+                lambda module, args, out: dtypes.append((args[0].dtype, out.dtype))
+            )
+    with torch.no_grad():
+        exact = encoder(x)
+        dtypes.clear()
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            rounded = encoder(x)
+    assert dtypes == [(torch.float32, torch.float32)] * 6
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
+
+
+def test_compiled_blocks(monkeypatch):
+    """Each block is what is compiled, and parameters keep their names."""
+    compiled_calls = []
+
+    def compile_it(function, **options):
+        assert not options
+        return lambda *args: compiled_calls.append(function.__self__) or function(*args)
+
+    monkeypatch.setattr(torch, 'compile', compile_it)
+    plain, compiled = build_encoder(), build_encoder(compile_blocks=True)
+    x = torch.randn(1, 3, 128, 128)
+    assert torch.equal(plain(x), compiled(x))
+    assert compiled_calls == list(compiled.blocks)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize('with_cp', ['all', None, 2])
+def test_unknown_with_cp(with_cp):
+    with pytest.raises(ValueError, match="with_cp must be False, True or 'global', got"):
+        SAMImageEncoder(arch=TINY_ARCH, img_size=128, with_cp=with_cp)
+
+
+@pytest.mark.parametrize('stages', [-2, 3])
+def test_frozen_stages_that_are_not_there(stages):
+    with pytest.raises(ValueError, match=rf'frozen_stages must lie in -1\.\.2, .*, got {stages}'):
+        SAMImageEncoder(arch=TINY_ARCH, img_size=128, frozen_stages=stages)
 
 
 @pytest.mark.parametrize('img_size', [100, 0, -16])

@@ -15,9 +15,13 @@ from tiny_sam import (
     random_boxes,
     segmentor_config,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmsam.errors import ConfigError, DataError
 from mmsam.models import SAMSegmentor
+from mmsam.models.losses import SAMMaskLoss
+from mmsam.models.segmentors import sam_segmentor
 from mmsam.models.segmentors.prompted_prediction import PREDICTION_CHUNK
 from mmsam.models.segmentors.sam_segmentor import PARTS, objects_per_rank
 from mmsam.prompt_sampling import PromptKind
@@ -44,6 +48,36 @@ def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def split(batch: dict, index: int) -> dict:
     return {key: value[index : index + 1] for key, value in batch.items()}
+
+
+# -- embeddings in place of images
+
+
+@pytest.mark.parametrize('mode', ['loss', 'predict', 'tensor'])
+def test_embeddings_in_place_of_images_give_the_same(mode):
+    model = build().eval()
+    model.mask_loss = SquaredLogits()
+    results = []
+    with torch.no_grad():
+        for has_embeddings in (False, True):
+            data = model.data_preprocessor(random_batch(SIZES, COUNTS))
+            if has_embeddings:
+                data['image_embeddings'] = model.encode_images(data.pop('inputs'))
+                model.encode_images = None
+            results.append(model(**data, mode=mode))
+    images, embeddings = results
+    if mode == 'loss':
+        assert total(images) == total(embeddings)
+    elif mode == 'tensor':
+        assert all(torch.equal(*pair) for pair in zip(images, embeddings, strict=True))
+    else:
+        for one, other in zip(images, embeddings, strict=True):
+            assert one.pred_instances.rles == other.pred_instances.rles
+
+
+def test_neither_images_nor_embeddings():
+    with pytest.raises(DataError, match='expected inputs or image_embeddings, got neither'):
+        build()(data_samples=[make_sample((64, 64), [])])
 
 
 # -- the ragged batch
@@ -131,6 +165,35 @@ def test_ragged_loss_and_gradients_equal_one_by_one(correction):
         one_by_one += loss.detach()
     torch.testing.assert_close(total(losses).detach(), one_by_one, rtol=1e-5, atol=1e-6)
     assert_close_gradients(together, gradients(model))
+
+
+class AllocatedElements(TorchDispatchMode):
+    """Adds up the elements of what every operation returns."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        self.total += sum(t.numel() for t in tree_leaves(results) if isinstance(t, torch.Tensor))
+        return results
+
+
+def test_a_training_step_does_not_know_the_size_of_the_original_image():
+    """Clicks and their masks included, it makes as many elements at 16 times the pixels."""
+    model = build(correction=dict(num_clicks=1, num_repeats=0))
+    model.mask_loss = SAMMaskLoss(lovasz_weight=1.0)
+    totals = []
+    for scale in (1, 4):
+        batch = random_batch(SIZES[:2], [3, 1])
+        for sample, (height, width) in zip(batch['data_samples'], SIZES[:2], strict=True):
+            sample.set_metainfo(dict(ori_shape=(scale * height, scale * width)))
+            sample.prompts.seeds = torch.arange(len(sample.prompts))
+        with AllocatedElements() as allocated:
+            losses = run(model, batch, 'loss')
+            sum(value for name, value in losses.items() if 'loss' in name).backward()
+        totals.append(allocated.total)
+        model.zero_grad()  # the first gradient is kept, later ones are added to it
+    assert totals[0] == totals[1] > 0
 
 
 def test_objects_per_rank_alone():
@@ -434,6 +497,74 @@ def test_no_gradient_where_the_caller_wants_none():
         assert not build(frozen=()).encode_images(torch.randn(1, 3, 128, 128)).requires_grad
 
 
+# -- precision of a frozen encoder
+
+
+@pytest.fixture
+def fast_devices(monkeypatch):
+    monkeypatch.setattr(sam_segmentor, 'fast_bfloat16', lambda device: True)
+
+
+def embeddings_of(autocast: bool = False, **options) -> tuple[torch.Tensor, torch.dtype]:
+    """Embeddings of an image, and the dtype in which the first block multiplies."""
+    model = build(**options).eval()
+    dtypes = []
+    model.image_encoder.blocks[0].attn.qkv.register_forward_hook(
+        lambda module, args, out: dtypes.append(out.dtype)
+    )
+    image = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        embeddings = model.encode_images(image)
+    assert embeddings.dtype == torch.float32
+    return embeddings, dtypes[0]
+
+
+@pytest.mark.trap(12)
+def test_a_frozen_encoder_computes_in_the_dtype_of_its_option(fast_devices):
+    exact, dtype = embeddings_of(encoder_dtype='float32')
+    assert dtype == torch.float32
+    for option in ('bfloat16', 'auto'):
+        rounded, dtype = embeddings_of(encoder_dtype=option)
+        assert dtype == torch.bfloat16
+        assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
+    # whatever the run around it computes in
+    assert torch.equal(embeddings_of(encoder_dtype='float32', autocast=True)[0], exact)
+
+
+def test_auto_is_float32_where_bfloat16_is_not_fast():
+    exact, _ = embeddings_of(encoder_dtype='float32')
+    assert torch.equal(embeddings_of()[0], exact)
+    assert embeddings_of(autocast=True)[1] == torch.bfloat16  # as --amp asks
+
+
+def test_an_encoder_that_trains_computes_as_the_run_does(fast_devices):
+    assert embeddings_of(frozen=())[1] == torch.float32
+    assert embeddings_of(frozen=(), autocast=True)[1] == torch.bfloat16
+
+
+@pytest.mark.parametrize('encoder_dtype', ['float32', 'bfloat16'])
+def test_encoder_dtype_of_an_encoder_that_trains(encoder_dtype):
+    with pytest.raises(ConfigError, match=f"expected 'auto' .*, got '{encoder_dtype}'; --amp"):
+        build_segmentor(frozen=(), encoder_dtype=encoder_dtype)
+
+
+def test_unknown_encoder_dtype():
+    with pytest.raises(ConfigError, match=r"\['auto', 'float32', 'bfloat16'\], got 'float16'"):
+        build_segmentor(encoder_dtype='float16')
+
+
+def test_frozen_stages_of_an_encoder_that_is_frozen_as_a_whole():
+    with pytest.raises(ConfigError, match='frozen_stages: expected -1 .*, got 1; take'):
+        build_segmentor(encoder=dict(frozen_stages=1))
+    model = build_segmentor(encoder=dict(frozen_stages=1), frozen=())
+    names = {name for name, p in model.image_encoder.named_parameters() if p.requires_grad}
+    assert {name.split('.')[0] for name in names} == {'blocks', 'neck'}
+    assert not any(name.startswith('blocks.0.') for name in names)
+    model.train()
+    assert not model.image_encoder.blocks[0].training
+    assert model.image_encoder.blocks[1].training
+
+
 @pytest.mark.parametrize('frozen', [('encoder',), 'image_encoder', PARTS])
 def test_wrong_frozen_parts(frozen):
     with pytest.raises(ConfigError, match='frozen'):
@@ -500,7 +631,8 @@ def test_tensor_mode_without_samples_gives_the_embeddings():
     images = torch.randn(2, 3, 128, 128)
     embeddings = model(images)
     assert embeddings.shape == (2, 256, 8, 8)
-    assert torch.equal(embeddings, model.image_encoder(images))
+    with torch.no_grad():  # as a frozen encoder computes
+        assert torch.equal(embeddings, model.image_encoder(images))
 
 
 def test_predict_decodes_to_the_masks_of_the_logits():

@@ -1,0 +1,108 @@
+"""What a training step takes: predicted without running it."""
+
+from dataclasses import dataclass
+
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from mmsam.engine.optim_wrappers import single_wrappers
+
+from .tracer import Tracer
+from .training_step import BatchSize, Training, build_model, build_optimizer, make_batch
+
+MOST_IMAGES = 16
+"""Larger batches are not looked for."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Of one iteration, an update included.
+
+    Attributes:
+        flops: of matrix products, convolutions and attention, forward and backward.
+        memory: bytes of all tensors when there are most of them: weights, gradients, optimizer,
+            batch, activations and what the computation needs in between.
+    """
+
+    flops: int
+    memory: int
+
+
+class TracedTraining:
+    """A training whose steps are followed on tensors without memory.
+
+    Attributes:
+        parameters, trained_parameters: numbers of weights.
+        checkpoint_bytes: weights and optimizer of a checkpoint.
+        prompt_chunk: of the model.
+
+    Raises:
+        ConfigError: the model cannot be built, or its step cannot be followed.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self._training = training
+        self._tracer = Tracer()
+        with self._tracer.without_memory:
+            self.model = build_model(training)
+        self._tracer.watch([*self.model.parameters(), *self.model.buffers()])
+        with self._tracer:
+            self._optim_wrapper = build_optimizer(training, self.model)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.checkpoint_bytes = _checkpoint_bytes(self.model, self._optim_wrapper)
+        self.prompt_chunk: int = self.model.prompt_chunk
+        self._costs: dict[BatchSize, StepCost] = {}
+
+    def step(self, size: BatchSize) -> StepCost:
+        """The cost of a step on a batch."""
+        if size not in self._costs:
+            with self._tracer as tracer:
+                batch = make_batch(self._training, self.model, size)
+                tracer.reset()
+                self.model.train_step(batch, self._optim_wrapper)
+            self._costs[size] = StepCost(tracer.flops, tracer.peak)
+        return self._costs[size]
+
+    def most_images(self, objects: int, limit: float) -> int:
+        """The largest batch whose step fits, up to ``MOST_IMAGES``.
+
+        Batches in between those that are followed are interpolated: memory grows with the images,
+        and falls once where their prompts are more than ``prompt_chunk``.
+
+        Args:
+            objects: of each image.
+            limit: of ``StepCost.memory``, in bytes.
+        """
+        if self._memory(MOST_IMAGES, objects) <= limit:
+            return MOST_IMAGES
+        chunked_from = self.prompt_chunk // objects + 1
+        if chunked_from < MOST_IMAGES and self._memory(chunked_from, objects) <= limit:
+            return self._between(chunked_from, MOST_IMAGES, objects, limit)
+        if chunked_from == 1 or self._memory(1, objects) > limit:
+            return 0
+        last = min(chunked_from - 1, MOST_IMAGES)
+        return (
+            last if self._memory(last, objects) <= limit else self._between(1, last, objects, limit)
+        )
+
+    def _memory(self, images: int, objects: int) -> int:
+        return self.step(BatchSize(images, objects)).memory
+
+    def _between(self, fits: int, does_not: int, objects: int, limit: float) -> int:
+        """The images whose memory is ``limit`` on the line through two batches."""
+        start = self._memory(fits, objects)
+        slope = (self._memory(does_not, objects) - start) / (does_not - fits)
+        return int(fits + (limit - start) / slope)
+
+
+def _checkpoint_bytes(model: nn.Module, optim_wrapper: OptimWrapper) -> int:
+    states = [
+        value
+        for wrapper in single_wrappers(optim_wrapper)
+        for state in wrapper.optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    ]
+    tensors: list[Tensor] = [*model.state_dict().values(), *states]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
