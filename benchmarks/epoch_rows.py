@@ -24,6 +24,7 @@ import mmsam.models
 import mmsam.visualization  # noqa: F401
 from mmsam.checkpoint import save_stock_weights
 from mmsam.engine import SAMRunner
+from mmsam.engine.loader_workers import kill_workers
 
 from .encoder_rows import padded_image, page_prompts
 from .pages import Page, draw_page, write_pages
@@ -207,6 +208,7 @@ def train(
     runner.register_hook(clock)
     with _quiet():
         runner.train()
+    kill_workers()  # garbage collection would wait 5 s for each
     shutil.rmtree(work_dir)  # its checkpoints would soon fill a disk
     return Run(
         seconds=clock.wall[-1],

@@ -37,7 +37,7 @@ def measure(wanted: frozenset[str], scale: Scale) -> dict[str, Measurement]:
     truth = torch.from_numpy(coco_mask.decode(page.rles)).permute(2, 0, 1).bool()
 
     def ours() -> list[float]:
-        rles = rles_of_logits(logits, scale.img_size, input_size, page.pixels.shape)
+        rles = rles_of_logits(logits, input_size, page.pixels.shape)
         return [iou_and_dice(*pair)[0] for pair in zip(rles, page.rles, strict=True)]
 
     def theirs() -> list[float]:

@@ -351,7 +351,7 @@ class Bench:
 
     def peak(self) -> float:
         """Operations a second of the fastest of some products of large bfloat16 matrices."""
-        side = 8192 if self.is_gpu else 512
+        side = 8192 if self.is_gpu else 256
         a = torch.randn(side, side, device=self.device, dtype=torch.bfloat16)
         fastest = min(self.seconds_of(lambda: a @ a) for _ in range(20))
         return 2 * side**3 / fastest
