@@ -2,16 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+BENCH_PIP := $(BENCH_VENV)/bin/pip --disable-pip-version-check
 PIP := $(BIN)/pip --disable-pip-version-check
 CONSTRAINTS := requirements/constraints.txt
 DEMO_DATA := data/tiny_stamps
 
-.PHONY: help setup setup-tests demo test test-faults test-slurm lint clean
+.PHONY: help setup setup-tests demo test test-faults test-slurm bench lint clean
 
 help:
 	@echo 'make demo   generate stamped documents, fine-tune a small SAM on them, show the gain'
 	@echo 'make test   run the tests'
 	@echo 'make lint   run ruff and mypy'
+	@echo 'make bench  measure against segment_anything and Hugging Face, about 20 minutes'
 	@echo 'make test-faults  inject faults into runs, many more times than the tests do'
 	@echo 'make test-slurm   train through a Slurm cluster of several nodes on this machine (root)'
 	@echo 'make clean  remove the environment, the generated data and the results'
@@ -65,10 +68,22 @@ test-slurm: setup-tests
 	MMSAM_FAULTS=full $(BIN)/python -m pytest -m slurm tests/slurm
 	$(BIN)/python tests/slurm/slurm_lab.py $(BIN)/python -m pytest -m slurm tests/tools/test_launch.py
 
+$(BENCH_VENV)/installed: requirements.txt requirements/runtime.txt requirements/mm.txt \
+		requirements/benchmarks.txt $(CONSTRAINTS)
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_PIP) install --quiet -c $(CONSTRAINTS) torch
+	$(BENCH_PIP) install --quiet -c $(CONSTRAINTS) -r requirements.txt -r requirements/benchmarks.txt
+	$(BENCH_PIP) install --quiet --no-deps segment-anything==1.0
+	@touch $@
+
+# the peers stand in an environment of their own: transformers is no part of mmsam's
+bench: $(BENCH_VENV)/installed
+	$(BENCH_VENV)/bin/python -m benchmarks
+
 lint: setup-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(DEMO_DATA) data/tiny_stamps_pages work_dirs/demo
+	rm -rf $(VENV) $(BENCH_VENV) $(DEMO_DATA) data/tiny_stamps_pages work_dirs/demo

@@ -1,6 +1,6 @@
 """Time and memory of one large page with hundreds of objects, from the file to the predictions.
 
-    python benchmarks/large_page.py [--side 20000] [--objects 375]
+    python -m benchmarks.large_page [--side 20000] [--objects 375]
 
 Generates a page of SIDE x SIDE px with ellipses and its COCO file, then prints for each step the
 seconds and the highest resident memory of the process. Predictions are made of the true masks, as
@@ -8,23 +8,21 @@ logits that a decoder would give; the last line is how well they come back.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmsam.datasets import BoxPromptDataset
 from mmsam.structures.predicted_masks import rles_of_logits
-from mmsam.structures.rle import encode_window
+
+from .pages import draw_page, write_pages
 
 IMAGE_SIZE = 1024
 STEPS = (
@@ -33,30 +31,6 @@ STEPS = (
     dict(type='DecodeObjectMasks'),
     dict(type='PackSAMInputs'),
 )
-
-
-def write_page(root: Path, side: int, objects: int) -> None:
-    rng = np.random.default_rng(0)
-    page = np.full((side, side), 230, np.uint8)
-    annotations = []
-    for number in range(objects):
-        height, width = (int(length) for length in rng.integers(side // 100, side // 20, 2))
-        top, left = (int(rng.integers(0, side - length)) for length in (height, width))
-        ellipse = np.zeros((height, width), np.uint8)
-        middle, axes = (width // 2, height // 2), (width // 2 - 1, height // 2 - 1)
-        cv2.ellipse(ellipse, middle, axes, 0, 0, 360, 1, -1)
-        page[top : top + height, left : left + width][ellipse > 0] = 60
-        rle = encode_window(ellipse > 0, (top, left), (side, side))
-        rle['counts'] = rle['counts'].decode()
-        box = coco_mask.toBbox(rle).tolist()
-        annotations.append(
-            dict(id=number, image_id=1, category_id=1, iscrowd=0, bbox=box, segmentation=rle)
-        )
-    (root / 'images').mkdir()
-    Image.fromarray(page).save(root / 'images' / 'page.png', compress_level=1)
-    image = dict(id=1, file_name='page.png', height=side, width=side)
-    content = dict(images=[image], annotations=annotations, categories=[dict(id=1, name='ellipse')])
-    (root / 'annotations.json').write_text(json.dumps(content))
 
 
 def measured(name: str, step: Callable[[], Any]) -> Any:
@@ -79,7 +53,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_page(root, args.side, args.objects)
+        page = draw_page((args.side, args.side), args.objects)
+        write_pages(root, [page], 'annotations.json')
+        del page  # it would stand in the memory that is measured
         dataset = BoxPromptDataset(
             reader=dict(type='coco', ann_file='annotations.json'),
             data_root=folder,

@@ -8,6 +8,9 @@ of ``data/nuclei`` with most objects. Each measurement is a process of its own; 
 memory (VmHWM) includes Python, torch, the model and the optimizer. The limit is 4 GiB. The
 processes run with ``MALLOC_MMAP_THRESHOLD_``: by itself glibc keeps what is freed between the masks
 of the clicks, which live until the backward pass, and the peak is near 5 GiB.
+
+With the default config it takes about 20 minutes on two cores. The step alone and without clicks
+is the row ``step_memory_375_prompts_vs_64`` of ``python -m benchmarks``.
 """
 
 import argparse

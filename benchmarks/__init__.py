@@ -1,0 +1,1 @@
+"""Measurements: ``python -m benchmarks`` against the peers, and scripts that stand alone."""
