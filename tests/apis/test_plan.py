@@ -48,7 +48,13 @@ def small_config(**options: Any) -> Config:
                 dataset=dict(
                     type='BoxPromptDataset',
                     reader=dict(type='coco', ann_file='nowhere.json'),
-                    pipeline=[dict(type='RandomObjects', max_objects=3)],
+                    pipeline=[
+                        dict(type='LoadSAMImage'),
+                        dict(type='RandomObjects', max_objects=3),
+                        dict(type='ResizeLongestSide', image_size=64),
+                        dict(type='DecodeObjectMasks'),
+                        dict(type='PackSAMInputs'),
+                    ],
                 ),
             ),
         )
@@ -255,7 +261,7 @@ def test_variants_of_a_frozen_encoder():
         'bfloat16 (--amp)',
         'LoRA of rank 16',
     ]
-    assert [variant.name for variant in plan.left_out] == ['with_cp=True']
+    assert [variant.name for variant in plan.left_out] == ["with_cp='global'", 'with_cp=True']
     as_is, cached, _, lora = plan.planned
     assert cached.step.flops < as_is.step.flops < lora.step.flops
     assert cached.step.memory <= as_is.step.memory < lora.step.memory
@@ -266,9 +272,9 @@ def test_variants_of_a_frozen_encoder():
 
 def test_variants_of_a_training_encoder():
     plan = plan_training(small_config(frozen=()), cards=())
-    as_is, _, checkpointed, _ = plan.planned
-    assert checkpointed.variant.name == 'with_cp=True'
-    assert checkpointed.step.flops > as_is.step.flops
+    as_is, _, partly, wholly, _ = plan.planned
+    assert (partly.variant.name, wholly.variant.name) == ("with_cp='global'", 'with_cp=True')
+    assert as_is.step.flops < partly.step.flops < wholly.step.flops
     assert plan.left_out[0].name == 'embedding cache' and 'trains' in plan.left_out[0].why_not
 
 
@@ -287,11 +293,10 @@ def test_embeddings_of_a_real_data_set(tmp_path):
     config.train_dataloader.dataset.update(data)
     config.val_dataloader.dataset.update(data)
     model = TracedTraining(Training(config)).model
-    stored = StoredEmbeddings.of(config, model)
-    # five of six images have objects and each may be flipped; three are for validation
-    assert stored.total_bytes() == (5 * 2 + 3) * 128 * 16 * 16 * 2
+    # five of six images have objects and each may be flipped both ways; three are for validation
+    assert StoredEmbeddings.of(config, model) == StoredEmbeddings(128 * 16 * 16 * 2, 5 * 4 + 3)
     config.val_dataloader.dataset.data_root = str(tmp_path / 'nowhere')
-    assert StoredEmbeddings.of(config, model).total_bytes() is None
+    assert StoredEmbeddings.of(config, model).number is None
 
 
 def test_the_number_of_objects_has_to_be_known():
