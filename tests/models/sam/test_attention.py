@@ -187,6 +187,16 @@ def test_what_is_kept_follows_size_and_dtype():
     torch.testing.assert_close(copy.deepcopy(ours)(x), reference(x), rtol=1e-5, atol=1e-5)
 
 
+def test_training_after_inference_mode():
+    """What inference mode made and the module kept, autograd would refuse to save."""
+    ours, _ = pair_in_windows()
+    x = torch.randn(1, 4, 5, 12)
+    with torch.inference_mode():
+        ours(x)
+    ours(x).sum().backward()
+    assert ours.rel_pos_h.grad.abs().max() > 0
+
+
 class LowRank(torch.nn.Module):
     """``qkv`` as LoRA wraps it; B is not 0, so that A has a gradient too."""
 
