@@ -64,6 +64,7 @@ def train(folder: Path, data: Path, weights: Path, steps: int) -> Path:
         f'train_dataloader.dataset.data_root={data}', f'train_dataloader.dataset.indices={PAGES}',
         f'default_hooks.checkpoint.interval={steps}', 'default_hooks.logger.interval=1',
         'param_scheduler=[]', 'model.encoder_dtype=float32',
+        f'embedding_cache.folder={folder / "embeddings"}',
     )  # fmt: skip
     memory = getrusage(RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f'training: {time.perf_counter() - start:.0f} s, at most {memory:.1f} GiB of memory')
