@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import NoneType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from mmengine import registry as roots
 from mmengine.config import Config
@@ -468,6 +468,8 @@ def _check_kinds_of_values(value: dict, where: str, module: Callable) -> None:
     if init is None or not str(getattr(init, '__module__', '')).startswith('mmsam.'):
         return
     for name, parameter in inspect.signature(init).parameters.items():
+        if name in value and get_origin(parameter.annotation) is Literal:
+            _check_choice(f'{where}.{name}', value[name], get_args(parameter.annotation))
         if name not in value or parameter.annotation not in _VALUES_OF:
             continue
         given = value[name]
@@ -476,6 +478,15 @@ def _check_kinds_of_values(value: dict, where: str, module: Callable) -> None:
         is_plain = isinstance(given, str | int | float | list | tuple | dict | NoneType)
         if is_plain and not is_right:
             raise ConfigError(f'{where}.{name}: expected {what}, got {given!r}.')
+
+
+def _check_choice(where: str, given: Any, choices: tuple) -> None:
+    """``1 == True`` does not make 1 one of the choices."""
+    if not any(type(given) is type(choice) and given == choice for choice in choices):
+        named = [repr(choice) for choice in choices]
+        raise ConfigError(
+            f'{where}: expected {", ".join(named[:-1])} or {named[-1]}, got {given!r}.'
+        )
 
 
 def _options_of(module: Callable) -> set[str] | None:
