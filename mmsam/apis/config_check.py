@@ -480,25 +480,25 @@ def _check_kinds_of_values(value: dict, where: str, module: Callable) -> None:
     if init is None or not str(getattr(init, '__module__', '')).startswith('mmsam.'):
         return
     for name, parameter in inspect.signature(init).parameters.items():
-        annotation, words = _without_literals(parameter.annotation)
-        if name not in value or annotation not in _VALUES_OF or value[name] in words:
+        if name in value and get_origin(parameter.annotation) is Literal:
+            _check_choice(f'{where}.{name}', value[name], get_args(parameter.annotation))
+        if name not in value or parameter.annotation not in _VALUES_OF:
             continue
         given = value[name]
-        what, types = _VALUES_OF[annotation]
-        what = ' or '.join([what, *map(repr, words)])
+        what, types = _VALUES_OF[parameter.annotation]
         is_right = isinstance(given, types) and (bool in types or not isinstance(given, bool))
         is_plain = isinstance(given, str | int | float | list | tuple | dict | NoneType)
         if is_plain and not is_right:
             raise ConfigError(f'{where}.{name}: expected {what}, got {given!r}.')
 
 
-def _without_literals(annotation: Any) -> tuple[Any, list]:
-    """``bool`` and ``['global']`` of ``bool | Literal['global']``; others as they are."""
-    literals = [part for part in get_args(annotation) if get_origin(part) is Literal]
-    others = [part for part in get_args(annotation) if part not in literals]
-    if not literals or len(others) != 1:
-        return annotation, []
-    return others[0], [word for literal in literals for word in get_args(literal)]
+def _check_choice(where: str, given: Any, choices: tuple) -> None:
+    """``1 == True`` does not make 1 one of the choices."""
+    if not any(type(given) is type(choice) and given == choice for choice in choices):
+        named = [repr(choice) for choice in choices]
+        raise ConfigError(
+            f'{where}: expected {", ".join(named[:-1])} or {named[-1]}, got {given!r}.'
+        )
 
 
 def _options_of(module: Callable) -> set[str] | None:

@@ -116,9 +116,11 @@ WRONG_OPTIONS = [
     ('train_dataloader.dataset.pipeline.6.ratio', '0.1', '6.ratio: expected a number', "'0.1'"),
     ('train_dataloader.dataset.prompt_boxes', 5, 'prompt_boxes: expected text or None', 'got 5'),
     ('train_dataloader.sampler.seed', '1', 'sampler.seed: expected a whole number or None', "'1'"),
-    ('model.image_encoder.with_cp', 'False', 'with_cp: expected True or False', "got 'False'"),
-    ('model.image_encoder.with_cp', 0.5, 'with_cp: expected True or False', 'got 0.5'),
-    ('model.image_encoder.with_cp', 'globl', "True or False or 'global'", "got 'globl'"),
+    ('model.image_encoder.compile_blocks', 'False', 'expected True or False', "got 'False'"),
+    ('model.image_encoder.compile_blocks', 0.5, 'expected True or False', 'got 0.5'),
+    ('model.image_encoder.with_cp', 'all', "with_cp: expected False, True or 'global'", "'all'"),
+    ('model.image_encoder.with_cp', 1, "with_cp: expected False, True or 'global'", 'got 1'),
+    ('model.encoder_dtype', 'bf16', "expected 'auto', 'float32' or 'bfloat16'", "got 'bf16'"),
     ('model', 5, 'model: expected a dict', 'got 5'),
     # loops
     ('train_cfg.max_epochs', 3, 'max_iters (IterBasedTrainLoop) or max_epochs', 'got both'),
@@ -301,7 +303,7 @@ def test_what_a_run_dumps_passes(path, tmp_path):
     [
         {'evaluation.interval': 3, 'train_cfg.max_iters': 3},
         {'randomness.deterministic': True, 'experiment_name': 'a'},
-        {'model.image_encoder.with_cp': True, 'optim_wrapper.accumulative_counts': 2},
+        {'model.image_encoder.with_cp': 'global', 'optim_wrapper.accumulative_counts': 2},
         {'train_dataloader.dataset.pipeline.1.max_objects': 4},
         {'custom_hooks.0.priority': 'LOW', 'auto_scale_lr.enable': False},
         {'my_own.deep.key': 1, 'default_hooks.early.type': 'EmptyCacheHook'},
@@ -311,8 +313,7 @@ def test_what_a_run_dumps_passes(path, tmp_path):
         {'train_dataloader.dataset.pipeline.1.max_objects': np.int64(2)},
         {'train_dataloader.dataset.data_root': Path('data')},
         {'train_dataloader.dataset.indices': [0, 1], 'train_dataloader.sampler.seed': None},
-        {'model.image_encoder.with_cp': None, 'train_dataloader.sampler.shuffle': 0},
-        {'model.image_encoder.with_cp': 'global'},
+        {'model.image_encoder.compile_blocks': None, 'train_dataloader.sampler.shuffle': 0},
         {'default_hooks.checkpoint.save_best': ['sam/mIoU'], 'model.image_encoder.arch': 5},
         {'default_hooks.timer.type': 'EMAHook', 'default_hooks.timer.momentum': '0.1'},
         {'load_from': 'no/such.pth'},  # check_paths looks, after --load-from

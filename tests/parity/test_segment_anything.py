@@ -210,7 +210,7 @@ def smooth_image(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return (image + rng.integers(-20, 21, image.shape)).clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('with_cp', [False, True, 'global'])
 def test_gradients_of_the_whole_path(with_cp):
     """From a loss on the logits of three prompts of two images to every part's parameters."""
     model, reference = build_pair(frozen=())

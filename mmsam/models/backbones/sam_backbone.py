@@ -32,7 +32,7 @@ class SAMBackbone(SAMImageEncoder):
         arch: str | Mapping[str, Any] = 'vit_b',
         img_size: int = 1024,
         out_chans: int = 256,
-        with_cp: bool | Literal['global'] = False,
+        with_cp: Literal[False, True, 'global'] = False,
         frozen_stages: int = -1,
         compile_blocks: bool = False,
         frozen: bool = False,

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.dist import all_reduce
@@ -77,7 +77,7 @@ class SAMSegmentor(BaseModel):
         data_preprocessor: dict | None = None,
         frozen: Sequence[str] = ('image_encoder', 'prompt_encoder'),
         correction: Mapping | None = None,
-        encoder_dtype: str = 'auto',
+        encoder_dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
         prompt_chunk: int = 64,
         test_cfg: Mapping | None = None,
         init_cfg: dict | list[dict] | None = None,
