@@ -339,7 +339,10 @@ class _TokenGradient:
         self, images: slice, *products: tuple[Tensor, Tensor], own: Tensor | None = None
     ) -> None:
         """Add ``own`` (p, N, C) and sums of rows (p, R, C) weighted with (p, R, N)."""
-        weights, rows = (torch.cat(parts, dim=1) for parts in zip(*products, strict=True))
+        if len(products) == 1:
+            weights, rows = products[0]
+        else:  # one long product writes the image tokens once
+            weights, rows = (torch.cat(parts, dim=1) for parts in zip(*products, strict=True))
         part = self.sum[images]
         total = _sums_of_rows(weights, rows, len(part))
         if self._is_shared:
@@ -402,7 +405,10 @@ def _blocks(
 
 
 def _parts(image_tokens: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Prompts of a block and which of their image tokens, for what treats each by itself."""
+    """Prompts of a block and which of their image tokens, for what treats each token by itself.
+
+    Of a prompt that fills a block, a quarter of the tokens at a time: they become larger.
+    """
     length = image_tokens.shape[1]
     size = max(_block_size(image_tokens) // 4 // image_tokens.shape[2], 1)
     for prompts, _ in _blocks(len(image_tokens), image_tokens, None):
@@ -449,8 +455,10 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Sequence
 
 
 def _softmax_backward(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """Gradient of the scores from that of their softmax ``weights``, as autograd computes it."""
     return torch.ops.aten._softmax_backward_data(grad, weights, dim, weights.dtype)
 
 
 def _gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    """Gradient of ``x`` from that of ``gelu(x)``, as autograd computes it."""
     return torch.ops.aten.gelu_backward(grad, x)
