@@ -59,8 +59,8 @@ def main() -> None:
     missed = []
     for name in names:
         training, size = known[name]
-        memory = TracedTraining(training).step(size).memory
-        process = memory_of_process(memory)
+        step = TracedTraining(training).step(size)
+        memory, process = step.memory, memory_of_process(step)
         in_use = measure_step(training, size, frees_at_once=True) - PROCESS_BYTES
         measured = measure_step(training, size)
         errors = memory / in_use - 1, process / measured - 1

@@ -23,10 +23,12 @@ class StepCost:
         flops: of matrix products, convolutions and attention, forward and backward.
         memory: bytes of all tensors when there are most of them: weights, gradients, optimizer,
             batch, activations and what the computation needs in between.
+        small_memory: the most that tensors of at most 32 MiB take together.
     """
 
     flops: int
     memory: int
+    small_memory: int
 
 
 class TracedTraining:
@@ -62,7 +64,7 @@ class TracedTraining:
                 batch = make_batch(self._training, self.model, size)
                 tracer.reset()
                 self.model.train_step(batch, self._optim_wrapper)
-            self._costs[size] = StepCost(tracer.flops, tracer.peak)
+            self._costs[size] = StepCost(tracer.flops, tracer.peak, tracer.small_peak)
         return self._costs[size]
 
     def most_images(self, objects: int, limit: float) -> int:

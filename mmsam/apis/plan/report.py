@@ -42,7 +42,7 @@ def _costs(plan: Plan) -> PrettyTable:
                 _millions(planned.trained_parameters),
                 f'{planned.step.flops / 1e12:.3g}',
                 _size(planned.step.memory),
-                _size(memory_of_process(planned.step.memory)),
+                _size(memory_of_process(planned.step)),
                 _size(planned.checkpoint_bytes),
                 _embeddings(planned.embeddings),
             ]

@@ -23,6 +23,9 @@ _aten = torch.ops.aten
 _REAL_BYTES = 2**20
 """What is computed from real tensors alone is real up to this size."""
 
+_SMALL_BYTES = 32 * 2**20
+"""Of glibc: ``DEFAULT_MMAP_THRESHOLD_MAX`` on 64 bits."""
+
 _INVENTED_NUMBERS = 2**16
 """Of a tensor: up to so many whole numbers or truths are invented, see ``Tracer``."""
 
@@ -35,11 +38,15 @@ class Tracer(TorchDispatchMode):
     Python code that looks at numbers or kinds of prompts runs as always. Small whole numbers and
     truths that do depend on one, such as clicks on a prediction, are invented, truths as true and
     numbers as 0, which is an index of anything: branches may depend on them, memory hardly does.
+    Where places of large tensors are asked for (``nonzero``), half of them are it: of each cell of
+    a mask, a Lovasz hinge sorts either the foreground or the background, until the model has
+    learned.
 
     Attributes:
         without_memory: context in which all that is made is fake, such as a model.
         live: bytes of all storages that are alive.
         peak: the most that were alive at a time since ``reset``.
+        small_peak: the same of storages of at most 32 MiB alone, which glibc keeps when freed.
         flops: of matrix products, convolutions and attention since ``reset``; a multiplication and
             an addition are two.
 
@@ -52,12 +59,15 @@ class Tracer(TorchDispatchMode):
         self.without_memory = FakeTensorMode(allow_non_fake_inputs=True)
         self.live = 0
         self.peak = 0
+        self.small_peak = 0
         self.flops = 0
+        self._small_live = 0
         self._watched: dict[int, tuple[int, weakref.ref]] = {}
 
     def reset(self) -> None:
         """Begin a new peak at what is alive, and count FLOPs from 0."""
         self.peak = self.live
+        self.small_peak = self._small_live
         self.flops = 0
 
     def watch(self, tensors: Iterable[Tensor]) -> None:
@@ -69,12 +79,15 @@ class Tracer(TorchDispatchMode):
                 size = storage.nbytes()
                 self._watched[key] = size, weakref.ref(storage, self._forgets(key))
                 self.live += size
+                self._small_live += size * (size <= _SMALL_BYTES)
         self.peak = max(self.peak, self.live)
+        self.small_peak = max(self.small_peak, self._small_live)
 
     def _forgets(self, key: int) -> Callable[[weakref.ref], None]:
         def forget(_: weakref.ref) -> None:
             size, _ = self._watched.pop(key)
             self.live -= size
+            self._small_live -= size * (size <= _SMALL_BYTES)
 
         return forget
 
@@ -96,6 +109,9 @@ class Tracer(TorchDispatchMode):
             return self._compute_from_real(func, args, kwargs)
         if func is _aten._local_scalar_dense.default:
             return torch.ones((), dtype=args[0].dtype).item()
+        if func is _aten.nonzero.default:
+            with self.without_memory:
+                return torch.empty(args[0].numel() // 2, args[0].ndim, dtype=torch.int64)
         if func in _INDEXING:
             args = (args[0], _places(args[1]), *args[2:])
         try:
