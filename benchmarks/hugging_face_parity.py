@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 @torch.no_grad()
 def compare(folder: Path) -> float:
     torch.manual_seed(0)  # the prompt encoder draws a buffer
-    segmentor = build_segmentor(IMG_SIZE).eval()
+    segmentor = build_segmentor(IMG_SIZE, encoder_dtype='float32').eval()
     randomise(segmentor)
     save_hugging_face(segmentor.state_dict(), folder)
     theirs, loading = SamModel.from_pretrained(folder, output_loading_info=True)

@@ -30,7 +30,7 @@ ALL_TRAINS = {'model.image_encoder.with_cp': False}
 
 
 def config(name: str, **options: object) -> Config:
-    return load_run_config(str(CONFIGS / name), options or None, None)
+    return load_run_config(str(CONFIGS / name), {'embedding_cache': None, **options}, None)
 
 
 def rows() -> dict[str, tuple[Training, BatchSize]]:
@@ -55,9 +55,7 @@ def main() -> None:
     known = rows()
     parser.add_argument('rows', nargs='*', metavar='ROW', help=f'of {", ".join(known)}; else all')
     names = parser.parse_args().rows or list(known)
-    table = PrettyTable(
-        ['row', 'batch', 'tensors', 'in use', 'off by', 'process', 'measured', 'off by ']
-    )
+    table = PrettyTable(['row', 'batch', 'memory', 'in use', 'off by', 'process', 'peak', 'by'])
     missed = []
     for name in names:
         training, size = known[name]

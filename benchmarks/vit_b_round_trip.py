@@ -63,7 +63,8 @@ def train(folder: Path, data: Path, weights: Path, steps: int) -> Path:
         '--no-validate', '--options', f'train_cfg.max_iters={steps}',
         f'train_dataloader.dataset.data_root={data}', f'train_dataloader.dataset.indices={PAGES}',
         f'default_hooks.checkpoint.interval={steps}', 'default_hooks.logger.interval=1',
-        'param_scheduler=[]',
+        'param_scheduler=[]', 'model.encoder_dtype=float32',
+        f'embedding_cache.folder={folder / "embeddings"}',
     )  # fmt: skip
     memory = getrusage(RUSAGE_CHILDREN).ru_maxrss / 2**20
     print(f'training: {time.perf_counter() - start:.0f} s, at most {memory:.1f} GiB of memory')
@@ -84,6 +85,7 @@ def compare_predictions(data: Path, tuned: Path, sam: torch.nn.Module) -> float:
     """Error of mmsam's logits relative to the largest one; prints what else differs."""
     config = Config.fromfile(CONFIG)
     init_default_scope('mmsam')
+    config.model.encoder_dtype = 'float32'
     ours = MODELS.build(config.model).eval()
     ours.load_weights(str(tuned))
     dataset_config = config.test_dataloader.dataset

@@ -2,6 +2,7 @@
 # Nothing is stored of the blocks before them.
 _base_ = './sam_stamp.py'
 model = dict(image_encoder=dict(frozen_stages=8), frozen=('prompt_encoder',))
+embedding_cache = None  # embeddings change while their encoder trains
 optim_wrapper = dict(
     constructor='LayerDecayConstructor',
     paramwise_cfg=dict(decay_rate=0.8),  # as SAM itself was trained

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import NoneType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from mmengine import registry as roots
 from mmengine.config import Config
@@ -480,14 +480,25 @@ def _check_kinds_of_values(value: dict, where: str, module: Callable) -> None:
     if init is None or not str(getattr(init, '__module__', '')).startswith('mmsam.'):
         return
     for name, parameter in inspect.signature(init).parameters.items():
-        if name not in value or parameter.annotation not in _VALUES_OF:
+        annotation, words = _without_literals(parameter.annotation)
+        if name not in value or annotation not in _VALUES_OF or value[name] in words:
             continue
         given = value[name]
-        what, types = _VALUES_OF[parameter.annotation]
+        what, types = _VALUES_OF[annotation]
+        what = ' or '.join([what, *map(repr, words)])
         is_right = isinstance(given, types) and (bool in types or not isinstance(given, bool))
         is_plain = isinstance(given, str | int | float | list | tuple | dict | NoneType)
         if is_plain and not is_right:
             raise ConfigError(f'{where}.{name}: expected {what}, got {given!r}.')
+
+
+def _without_literals(annotation: Any) -> tuple[Any, list]:
+    """``bool`` and ``['global']`` of ``bool | Literal['global']``; others as they are."""
+    literals = [part for part in get_args(annotation) if get_origin(part) is Literal]
+    others = [part for part in get_args(annotation) if part not in literals]
+    if not literals or len(others) != 1:
+        return annotation, []
+    return others[0], [word for literal in literals for word in get_args(literal)]
 
 
 def _options_of(module: Callable) -> set[str] | None:

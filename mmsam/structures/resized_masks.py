@@ -6,7 +6,7 @@ import numpy as np
 
 from mmsam.geometry import Size
 
-from .rle import RLE, column_runs
+from .rle import RLE, column_runs, window_of_runs
 
 
 def decode_resized(rles: Sequence[RLE], size: Size) -> np.ndarray:
@@ -45,15 +45,9 @@ def _decode_into(rle: RLE, out: np.ndarray) -> None:
         row = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - high, lengths)
         out[_nearest(row, h, height), _nearest(np.repeat(column, lengths), w, width)] = 1
         return
-    column, tops, bottoms = (
-        values[is_seen] for values in (np.repeat(np.arange(w), number), tops, bottoms)
-    )
-    top, bottom, left, right = tops.min(), bottoms.max(), column[0], column[-1] + 1
-    edges = np.stack([tops, bottoms], axis=1) - top + (column - left)[:, None] * (bottom - top)
-    area = (right - left) * (bottom - top)
-    runs = np.diff(edges.ravel(), prepend=0, append=area)  # background and foreground in turn
-    pixels = np.repeat(np.arange(len(runs)).astype(np.uint8) & 1, runs)
-    out[top:bottom, left:right] = pixels.reshape(right - left, bottom - top).T
+    columns = np.repeat(np.arange(w), number)
+    window, (top, left) = window_of_runs(columns[is_seen], tops[is_seen], bottoms[is_seen])
+    out[top : top + window.shape[0], left : left + window.shape[1]] = window
 
 
 def _nearest(pixels: np.ndarray, to_length: int, from_length: int) -> np.ndarray:

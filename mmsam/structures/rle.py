@@ -47,19 +47,28 @@ def decode_extent(rle: RLE) -> tuple[np.ndarray, tuple[int, int]]:
         The window (h, w) uint8 of 0 and 1, (0, 0) if the mask is empty; and its corner (y, x), the
         pixel of the mask that the window's first one is.
     """
-    x, y, width, height = (int(side) for side in coco_mask.toBbox(rle))
-    edges = np.cumsum(runs_of_rle(rle))
-    starts, lasts = edges[: len(edges) // 2 * 2 : 2], edges[1::2] - 1
+    return window_of_runs(*column_runs(rle))
 
-    def place(pixels: np.ndarray) -> np.ndarray:
-        """In the window; a run that goes on in the next column has the window's whole height."""
-        return (pixels // rle['size'][0] - x) * height + pixels % rle['size'][0] - y
 
-    changes = np.zeros(height * width + 1, np.int8)
-    np.add.at(changes, place(starts), 1)
-    np.add.at(changes, place(lasts) + 1, -1)
-    columns = np.cumsum(changes[:-1], dtype=np.uint8).reshape(width, height)
-    return np.ascontiguousarray(columns.T), (y, x)
+def window_of_runs(
+    column: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The box around N runs of foreground as an array, and where it lies.
+
+    Args:
+        column, low, high: (N,) int64, in order, see :func:`column_runs`.
+
+    Returns:
+        As of :func:`decode_extent`.
+    """
+    if len(column) == 0:
+        return np.zeros((0, 0), np.uint8), (0, 0)
+    top, left = int(low.min()), int(column[0])
+    height, width = int(high.max()) - top, int(column[-1]) + 1 - left
+    edges = np.stack([low, high], axis=1) - top + (column - left)[:, None] * height
+    runs = np.diff(edges.ravel(), prepend=0, append=width * height)
+    pixels = np.repeat(np.arange(len(runs)).astype(np.uint8) & 1, runs)  # background first
+    return np.ascontiguousarray(pixels.reshape(width, height).T), (top, left)
 
 
 def edges_of_window(window: np.ndarray, corner: tuple[int, int], height: int) -> np.ndarray:

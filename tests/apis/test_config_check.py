@@ -118,6 +118,7 @@ WRONG_OPTIONS = [
     ('train_dataloader.sampler.seed', '1', 'sampler.seed: expected a whole number or None', "'1'"),
     ('model.image_encoder.with_cp', 'False', 'with_cp: expected True or False', "got 'False'"),
     ('model.image_encoder.with_cp', 0.5, 'with_cp: expected True or False', 'got 0.5'),
+    ('model.image_encoder.with_cp', 'globl', "True or False or 'global'", "got 'globl'"),
     ('model', 5, 'model: expected a dict', 'got 5'),
     # loops
     ('train_cfg.max_epochs', 3, 'max_iters (IterBasedTrainLoop) or max_epochs', 'got both'),
@@ -311,6 +312,7 @@ def test_what_a_run_dumps_passes(path, tmp_path):
         {'train_dataloader.dataset.data_root': Path('data')},
         {'train_dataloader.dataset.indices': [0, 1], 'train_dataloader.sampler.seed': None},
         {'model.image_encoder.with_cp': None, 'train_dataloader.sampler.shuffle': 0},
+        {'model.image_encoder.with_cp': 'global'},
         {'default_hooks.checkpoint.save_best': ['sam/mIoU'], 'model.image_encoder.arch': 5},
         {'default_hooks.timer.type': 'EMAHook', 'default_hooks.timer.momentum': '0.1'},
         {'load_from': 'no/such.pth'},  # check_paths looks, after --load-from

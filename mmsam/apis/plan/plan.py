@@ -73,9 +73,11 @@ def plan_training(
         cards: memory of GPUs, in GiB.
 
     Raises:
-        ConfigError: the config trains no ``SAMSegmentor``, or nothing says how many objects an
-            image has.
+        ConfigError: the config trains no ``SAMSegmentor``, nothing says how many objects an
+            image has, or a card has no memory.
     """
+    if min(cards, default=1) <= 0:
+        raise ConfigError(f'--memory: expected GiB above 0, got {min(cards):g}.')
     batch, objects_from = _batch_of(config, objects)
     configured = Training(config, is_cached=config.get('embedding_cache') is not None)
     model = TracedTraining(configured).model

@@ -1,5 +1,6 @@
 """What a training step takes: predicted without running it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmengine.optim import OptimWrapper
@@ -65,35 +66,43 @@ class TracedTraining:
         return self._costs[size]
 
     def most_images(self, objects: int, limit: float) -> int:
-        """The largest batch whose step fits, up to ``MOST_IMAGES``.
-
-        Batches in between those that are followed are interpolated: memory grows with the images,
-        and falls once where their prompts are more than ``prompt_chunk``.
+        """The largest batch whose step fits, up to ``MOST_IMAGES``; see ``largest_batch``.
 
         Args:
             objects: of each image.
             limit: of ``StepCost.memory``, in bytes.
         """
-        if self._memory(MOST_IMAGES, objects) <= limit:
-            return MOST_IMAGES
-        chunked_from = self.prompt_chunk // objects + 1
-        if chunked_from < MOST_IMAGES and self._memory(chunked_from, objects) <= limit:
-            return self._between(chunked_from, MOST_IMAGES, objects, limit)
-        if chunked_from == 1 or self._memory(1, objects) > limit:
-            return 0
-        last = min(chunked_from - 1, MOST_IMAGES)
-        return (
-            last if self._memory(last, objects) <= limit else self._between(1, last, objects, limit)
+        return largest_batch(
+            lambda images: self.step(BatchSize(images, objects)).memory,
+            limit,
+            chunked_from=self.prompt_chunk // objects + 1,
         )
 
-    def _memory(self, images: int, objects: int) -> int:
-        return self.step(BatchSize(images, objects)).memory
 
-    def _between(self, fits: int, does_not: int, objects: int, limit: float) -> int:
-        """The images whose memory is ``limit`` on the line through two batches."""
-        start = self._memory(fits, objects)
-        slope = (self._memory(does_not, objects) - start) / (does_not - fits)
-        return int(fits + (limit - start) / slope)
+def largest_batch(memory: Callable[[int], float], limit: float, *, chunked_from: int) -> int:
+    """The most images, up to ``MOST_IMAGES``, whose step fits; 0 if not even one does.
+
+    Asks for the memory of four batches at most, and takes it to be linear in between.
+
+    Args:
+        memory: of a step on so many images, in bytes.
+        limit: in bytes.
+        chunked_from: the number of images from which on their prompts are trained in chunks, whose
+            activations are computed again: there memory falls once.
+    """
+
+    def between(fits: int, does_not: int) -> int:
+        slope = (memory(does_not) - memory(fits)) / (does_not - fits)
+        return int(fits + (limit - memory(fits)) / slope)
+
+    if memory(MOST_IMAGES) <= limit:
+        return MOST_IMAGES
+    if chunked_from < MOST_IMAGES and memory(chunked_from) <= limit:
+        return between(chunked_from, MOST_IMAGES)
+    if chunked_from == 1 or memory(1) > limit:
+        return 0
+    last = min(chunked_from - 1, MOST_IMAGES)
+    return last if memory(last) <= limit else between(1, last)
 
 
 def _checkpoint_bytes(model: nn.Module, optim_wrapper: OptimWrapper) -> int:

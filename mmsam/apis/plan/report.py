@@ -66,10 +66,9 @@ def _cells(planned: PlannedVariant) -> list[str]:
 def _embeddings(stored: StoredEmbeddings | None) -> str:
     if stored is None:
         return '-'
-    total = stored.total_bytes()
-    if total is None:
-        return f'{_size(stored.image_bytes * stored.ways)} a training image'
-    return _size(total)
+    if stored.number is None:
+        return f'{_size(stored.bytes_each)} each'
+    return _size(stored.bytes_each * stored.number)
 
 
 def _millions(number: int) -> str:

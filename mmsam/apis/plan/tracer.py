@@ -24,7 +24,7 @@ _REAL_BYTES = 2**20
 """What is computed from real tensors alone is real up to this size."""
 
 _INVENTED_NUMBERS = 2**16
-"""Most whole numbers or truths of a tensor that are invented; see ``Tracer``."""
+"""Of a tensor: up to so many whole numbers or truths are invented, see ``Tracer``."""
 
 
 class Tracer(TorchDispatchMode):
@@ -33,8 +33,8 @@ class Tracer(TorchDispatchMode):
     Large tensors, and all that is computed from them, are torch's fake tensors: they have shape,
     type and storage, but no content. Small ones that depend on no such tensor are real, so that
     Python code that looks at numbers or kinds of prompts runs as always. Small whole numbers and
-    truths that do depend on one, such as the labels of clicks on a prediction, become ones: shapes
-    and branches may depend on them, memory hardly does.
+    truths that do depend on one, such as clicks on a prediction, are invented, truths as true and
+    numbers as 0, which is an index of anything: branches may depend on them, memory hardly does.
 
     Attributes:
         without_memory: context in which all that is made is fake, such as a model.
@@ -106,7 +106,7 @@ class Tracer(TorchDispatchMode):
                 'A step of this model cannot be planned: its shapes depend on the content of '
                 f'images ({func}).'
             ) from error
-        return tree_map_only(FakeTensor, _ones_of_small, out)
+        return tree_map_only(FakeTensor, _invented_if_small, out)
 
     def _compute_from_real(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """The result with its content, unless it is large."""
@@ -158,7 +158,8 @@ def _places(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
     return places
 
 
-def _ones_of_small(tensor: FakeTensor) -> Tensor:
+def _invented_if_small(tensor: FakeTensor) -> Tensor:
     if tensor.dtype.is_floating_point or tensor.numel() > _INVENTED_NUMBERS:
         return tensor
-    return torch.ones(tensor.shape, dtype=tensor.dtype)
+    is_truth = tensor.dtype in (torch.bool, torch.uint8)
+    return torch.full(tensor.shape, int(is_truth), dtype=tensor.dtype)

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseDataPreprocessor
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmsam.apis.run_config import datasets_of
+from mmsam.apis.config_check import datasets_of
 from mmsam.engine.optim_wrappers import single_wrappers
 from mmsam.errors import ConfigError
 from mmsam.models import SAMSegmentor
+from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.prompt_sampling import PromptKind
 from mmsam.registry import MODELS, TRANSFORMS
 from mmsam.structures import SAMDataSample
@@ -54,19 +54,17 @@ def build_model(training: Training) -> SAMSegmentor:
     """
     config = training.config
     with _scope_of(config):
-        model = MODELS.build(deepcopy(config.model))
-        if not isinstance(model, SAMSegmentor):
+        name = config.model['type']
+        if MODELS.get(name) is not SAMSegmentor:
             raise ConfigError(
-                f'plan.py: expected a config whose model is a SAMSegmentor, '
-                f'got {type(model).__name__}.'
+                f'plan.py: expected a config whose model is a SAMSegmentor, got {name}.'
             )
+        settings = deepcopy(config.model)
+        settings.image_encoder.compile_blocks = False  # memory is about the same
+        model: SAMSegmentor = MODELS.build(settings)
         model.mask_loss = MODELS.build(_loss_of(config))
     if training.change is not None:
         training.change(model)
-    if training.is_cached:
-        # the embeddings stand in the place of the images
-        model.encode_images = _as_given  # type: ignore[assignment, method-assign]
-        model.data_preprocessor = BaseDataPreprocessor()
     return model.train()
 
 
@@ -82,10 +80,6 @@ def build_optimizer(training: Training, model: SAMSegmentor) -> OptimWrapper:
         if one._accumulative_counts == 1:
             one.optimizer.zero_grad()
     return wrapper
-
-
-def _as_given(image_embeddings: Tensor) -> Tensor:
-    return image_embeddings
 
 
 @contextmanager
@@ -132,10 +126,10 @@ def make_batch(training: Training, model: SAMSegmentor, size: BatchSize) -> dict
         )
         samples.append(sample)
     if training.is_cached:
-        grid = side // 16
-        channels = model.image_encoder.out_chans
-        stored = torch.zeros(size.images, channels, grid, grid, dtype=torch.float16)
-        return dict(inputs=stored.float(), data_samples=samples)
+        grid = side // PATCH_SIZE
+        shape = model.image_encoder.out_chans, grid, grid
+        embeddings = [torch.zeros(shape, dtype=torch.float16) for _ in samples]
+        return dict(image_embeddings=embeddings, data_samples=samples)
     return dict(inputs=inputs, data_samples=samples)
 
 

@@ -8,6 +8,8 @@ from functools import partial
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmsam.apis.embedding_cache_check import check_embedding_cache
+from mmsam.errors import ConfigError
 from mmsam.models import SAMSegmentor
 from mmsam.models.sam.attention import RelativePositionAttention
 
@@ -15,8 +17,6 @@ from .training_step import Training
 
 LORA_RANK = 16
 """Ranks of 4 to 16 are usual; the smaller ones take hardly less memory."""
-
-_WITHOUT_GRADIENT = 'the image encoder is frozen and stores no activations.'
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,31 @@ def variants_of(training: Training, model: SAMSegmentor) -> Iterator[Variant]:
     yield Variant('as configured', training)
     config = training.config
     is_frozen = 'image_encoder' in model.frozen
-    yield from _cached(training, is_frozen)
+    yield from _cached(training)
     yield from _in_bfloat16(training)
     yield from _checkpointed(training, model, is_frozen)
-    frozen = [name for name in model.frozen if name != 'image_encoder']
+    adapted = _with_encoder(config, frozen_stages=-1)
+    adapted.model.frozen = [name for name in model.frozen if name != 'image_encoder']
+    adapted.model.encoder_dtype = 'auto'
     yield Variant(
         f'LoRA of rank {LORA_RANK}',
-        Training(_with_model(config, frozen=frozen), change=partial(add_adapters, rank=LORA_RANK)),
+        Training(adapted, change=partial(add_adapters, rank=LORA_RANK)),
     )
 
 
-def _cached(training: Training, is_frozen: bool) -> Iterator[Variant]:
+def _cached(training: Training) -> Iterator[Variant]:
     name = 'embedding cache'
     if training.is_cached:
         yield Variant('no embedding cache', Training(training.config))
-    elif not is_frozen:
-        yield Variant(name, None, 'the image encoder trains, and embeddings change with it.')
+        return
+    config = deepcopy(training.config)
+    config.embedding_cache = dict(folder='work_dirs/embeddings')
+    try:
+        check_embedding_cache(config)
+    except ConfigError as error:
+        yield Variant(name, None, str(error))
     else:
-        yield Variant(name, Training(training.config, is_cached=True))
+        yield Variant(name, Training(config, is_cached=True))
 
 
 def _in_bfloat16(training: Training) -> Iterator[Variant]:
@@ -76,19 +83,19 @@ def _in_bfloat16(training: Training) -> Iterator[Variant]:
 
 
 def _checkpointed(training: Training, model: SAMSegmentor, is_frozen: bool) -> Iterator[Variant]:
-    name = 'with_cp=True'
-    if is_frozen:
-        yield Variant(name, None, _WITHOUT_GRADIENT)
-    elif model.image_encoder.with_cp is True:
-        yield Variant(name, None, 'the config has it.')
-    else:
-        encoder = {**training.config.model.image_encoder, 'with_cp': True}
-        yield Variant(name, Training(_with_model(training.config, image_encoder=encoder)))
+    for with_cp in ('global', True):
+        name = f'with_cp={with_cp!r}'
+        if is_frozen:
+            yield Variant(name, None, 'the image encoder is frozen and stores no activations.')
+        elif model.image_encoder.with_cp == with_cp:
+            yield Variant(name, None, 'the config has it.')
+        else:
+            yield Variant(name, Training(_with_encoder(training.config, with_cp=with_cp)))
 
 
-def _with_model(config: Config, **options: object) -> Config:
+def _with_encoder(config: Config, **options: object) -> Config:
     changed = deepcopy(config)
-    changed.model.update(options)
+    changed.model.image_encoder.update(options)
     return changed
 
 

@@ -1,7 +1,7 @@
 """SAM's image encoder as the backbone of any mmseg model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class SAMBackbone(SAMImageEncoder):
         arch: str | Mapping[str, Any] = 'vit_b',
         img_size: int = 1024,
         out_chans: int = 256,
-        with_cp: bool | str = False,
+        with_cp: bool | Literal['global'] = False,
         frozen_stages: int = -1,
         compile_blocks: bool = False,
         frozen: bool = False,

@@ -51,7 +51,7 @@ def _gains(errors: Tensor, mass: Tensor) -> Tensor:
     half = mass.shape[-1] // 2
     mask, cell = ((errors > 0) & (mass > 0)).nonzero(as_tuple=True)
     # the bits of positive floats are in the order of their values
-    order = (mask << 32).sub(errors[mask, cell].float().view(torch.int32)).argsort()
+    order = (mask << 32).sub(errors[mask, cell].float().view(torch.int32)).argsort(stable=True)
     mask, cell = mask[order], cell[order]
     sizes = mass[mask, cell].long()
     is_foreground = cell < half

@@ -145,7 +145,8 @@ class RelativePositionAttention(BaseModule):
         kept_of, kept = self._constants.get(make, (None, None))
         if kept_of == of:
             return kept
-        made = make(*of)
+        with torch.inference_mode(False):  # else no training could use it later
+            made = make(*of)
         if not torch.compiler.is_compiling():
             self._constants[make] = of, made
         return made

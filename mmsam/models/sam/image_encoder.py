@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class SAMImageEncoder(BaseModule):
         arch: str | Mapping[str, Any] = 'vit_b',
         img_size: int = 1024,
         out_chans: int = 256,
-        with_cp: bool | str = False,
+        with_cp: bool | Literal['global'] = False,
         frozen_stages: int = -1,
         compile_blocks: bool = False,
         init_cfg: dict | list[dict] | None = None,

@@ -25,6 +25,14 @@ _GPU_BLOCK = 2**24
 that size, and on other devices enough of them to keep these busy."""
 
 
+def in_autocast_dtype(*tensors: Tensor) -> list[Tensor]:
+    """The tensors in the type of autocast, where it is on; else as they are."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+
+
 def attend_to_image(
     rows: Tensor,
     constants: Tensor,
@@ -44,7 +52,9 @@ def attend_to_image(
     Returns:
         (P, R, C).
     """
-    rows, constants, image_tokens, image_pe = _of_one_dtype(rows, constants, image_tokens, image_pe)
+    rows, constants, image_tokens, image_pe = in_autocast_dtype(
+        rows, constants, image_tokens, image_pe
+    )
     with torch.autocast(rows.device.type, enabled=False):
         return _AttendToImage.apply(
             rows, constants, image_tokens, image_pe, counts, torch.is_grad_enabled()
@@ -77,7 +87,7 @@ def update_image_tokens(
     Returns:
         (P, N, C), one set of image tokens for each prompt.
     """
-    rows, constants, values, image_tokens, image_pe = _of_one_dtype(
+    rows, constants, values, image_tokens, image_pe = in_autocast_dtype(
         rows, constants, values, image_tokens, image_pe
     )
     with torch.autocast(rows.device.type, enabled=False):
@@ -117,7 +127,7 @@ def upscale_and_multiply(
     Returns:
         (P, M, N, k·l), the cells in the order of first and second cells.
     """
-    image_tokens, hyper_in, *matrices = _of_one_dtype(image_tokens, hyper_in, *first, *second)
+    image_tokens, hyper_in, *matrices = in_autocast_dtype(image_tokens, hyper_in, *first, *second)
     with torch.autocast(hyper_in.device.type, enabled=False):
         return _UpscaleAndMultiply.apply(
             image_tokens,
@@ -168,7 +178,8 @@ class _AttendToImage(torch.autograd.Function):
             d_constants[prompts] = d_scores.sum(-1)
             if d_tokens is not None:
                 d_tokens.add(images, (weight, d_context), (d_scores, rows[prompts]))
-        return d_rows, d_constants, d_tokens and d_tokens.sum, None, None, None
+        d_image = d_tokens.sum if d_tokens is not None else None
+        return d_rows, d_constants, d_image, None, None, None
 
 
 class _UpdateImageTokens(torch.autograd.Function):
@@ -193,7 +204,7 @@ class _UpdateImageTokens(torch.autograd.Function):
             tokens = image_tokens[images]
             scores = _scores(rows[prompts], constants[prompts], tokens + image_pe)
             weight = scores.unflatten(1, (num_heads, -1)).softmax(2).flatten(1, 2)
-            total = _with_attended(tokens, weight, values[prompts])
+            total = _with_attended(tokens, weight, values[prompts]).to(norm_weight.dtype)
             updated[prompts], *statistics = _layer_norm(total, norm_weight, norm_bias, eps)
             if keep:
                 kept += [weight, *statistics]
@@ -212,20 +223,21 @@ class _UpdateImageTokens(torch.autograd.Function):
         for index, (prompts, images) in enumerate(_blocks(len(rows), image_tokens, ctx.counts)):
             weight, *statistics = kept[3 * index : 3 * index + 3]
             tokens, value = image_tokens[images], values[prompts]
-            total = _with_attended(tokens, weight, value)
+            total = _with_attended(tokens, weight, value).to(norm_weight.dtype)
             d_total = d_norm.add(grad[prompts].to(total.dtype), total, *statistics)
             d_attended = d_total.to(rows.dtype)
             d_values[prompts] = _times_images(weight, d_attended)
             d_weight = _times_images(value, d_attended.transpose(1, 2))
+            per_head = (ctx.num_heads, -1)
             d_scores = _softmax_backward(
-                *(x.unflatten(1, (ctx.num_heads, -1)) for x in (d_weight, weight)), 2
+                d_weight.unflatten(1, per_head), weight.unflatten(1, per_head), 2
             ).flatten(1, 2)
             d_rows[prompts] = _times_images(d_scores, tokens + image_pe)
             d_constants[prompts] = d_scores.sum(-1)
             if d_tokens is not None:
                 d_tokens.add(images, (d_scores, rows[prompts]), own=d_attended)
         norms = d_norm.weight, d_norm.bias
-        d_image = d_tokens and d_tokens.sum
+        d_image = d_tokens.sum if d_tokens is not None else None
         return d_rows, d_constants, d_values, d_image, None, *norms, None, None, None, None
 
 
@@ -372,14 +384,6 @@ class _NormGradient:
         return d_x
 
 
-def _of_one_dtype(*tensors: Tensor) -> list[Tensor]:
-    """All in autocast's type, or as they are without autocast."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
-
-
 def _at_least_float32(*tensors: Tensor) -> list[Tensor]:
     return [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
 
@@ -434,8 +438,9 @@ def _scores(rows: Tensor, constants: Tensor, keys: Tensor) -> Tensor:
 
 def _with_attended(tokens: Tensor, weights: Tensor, values: Tensor) -> Tensor:
     """Image tokens (q, N, C) plus values (p, R, C) weighted with (p, R, N): (p, N, C)."""
-    (attended,) = _at_least_float32(_sums_of_rows(weights, values, len(values)))
-    return attended.add_(tokens)
+    if len(values) == 1:
+        return torch.addmm(tokens[0], weights[0].t(), values[0])[None]
+    return torch.baddbmm(tokens, weights.transpose(1, 2), values)
 
 
 def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Sequence[Tensor]:

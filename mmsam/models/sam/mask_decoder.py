@@ -4,7 +4,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from .image_token_functions import upscale_and_multiply
+from .image_token_functions import in_autocast_dtype, upscale_and_multiply
 from .layers import MLP, LayerNorm2d
 from .two_way_transformer import TwoWayTransformer
 
@@ -78,7 +78,7 @@ class SAMMaskDecoder(BaseModule):
             Low-res logits (P, M, 4g, 4g) and IoU predictions (P, M), M = 1 or 3.
 
         Raises:
-            ValueError: ``image_index`` is not ascending.
+            ValueError: ``image_index`` is not ascending, or names an image that is not there.
         """
         slots = slice(1, None) if multimask_output else slice(0, 1)
         return self.predict_masks(
@@ -101,16 +101,20 @@ class SAMMaskDecoder(BaseModule):
         num_prompts, indices = sparse_embeddings.shape[0], image_index.tolist()
         if indices != sorted(indices):
             raise ValueError('prompts must stand in the order of their images')
+        num_images = len(image_embeddings)
+        if indices and not 0 <= indices[0] <= indices[-1] < num_images:
+            raise ValueError(f'image_index must be in [0, {num_images}), got {indices}')
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         output_tokens = output_tokens.expand(num_prompts, -1, -1)
         tokens = torch.cat([output_tokens, sparse_embeddings], dim=1)
+        image_embeddings, dense_embeddings = in_autocast_dtype(image_embeddings, dense_embeddings)
         counts: list[int] | None = None
         if dense_embeddings.shape[0] == 1:
             image_tokens = _image_tokens(image_embeddings + dense_embeddings)
-            counts = [indices.count(image) for image in range(len(image_embeddings))]
+            counts = [indices.count(image) for image in range(num_images)]
         else:
             image_tokens = _image_tokens(image_embeddings)[image_index]
-            image_tokens = image_tokens.add_(dense_embeddings.flatten(2).transpose(1, 2))
+            image_tokens = image_tokens + dense_embeddings.flatten(2).transpose(1, 2)
         tokens, image_tokens = self.transformer(
             image_tokens, image_pe[0].flatten(1).t().contiguous(), tokens, counts
         )

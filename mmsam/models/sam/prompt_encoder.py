@@ -47,8 +47,8 @@ class SAMPromptEncoder(BaseModule):
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     def get_dense_pe(self) -> Tensor:
-        """Positional encoding (1, C, S/16, S/16) of the embedding grid."""
-        return self.pe_layer(self.grid_size)[None]
+        """Positional encoding (1, C, S/16, S/16) of the embedding grid, without gradient."""
+        return self.pe_layer.of_grid(self.grid_size)[None]
 
     def forward(
         self,
@@ -127,6 +127,7 @@ class PositionEmbeddingRandom(BaseModule):
         super().__init__()
         self.positional_encoding_gaussian_matrix: Tensor
         self.register_buffer('positional_encoding_gaussian_matrix', torch.randn(2, num_pos_feats))
+        self._last_grid: tuple[Tensor, int, int, Tensor] | None = None
 
     def encode(self, coords: Tensor) -> Tensor:
         """Coordinates (..., 2), (x, y) in [0, 1], to (..., C), in float32 also under autocast."""
@@ -141,3 +142,22 @@ class PositionEmbeddingRandom(BaseModule):
         centres = (torch.arange(grid_size, device=device, dtype=torch.float32) + 0.5) / grid_size
         y, x = torch.meshgrid(centres, centres, indexing='ij')
         return self.encode(torch.stack([x, y], dim=-1)).permute(2, 0, 1)
+
+    @torch.no_grad()
+    def of_grid(self, grid_size: int) -> Tensor:
+        """As ``forward``, but computed anew only after the frequencies have changed.
+
+        Every step asks for it once more for each of its clicks.
+        """
+        matrix = self.positional_encoding_gaussian_matrix
+        if matrix.is_inference():  # without a count of its changes
+            return self(grid_size)
+        if self._last_grid is not None:
+            seen, version, size, encoding = self._last_grid
+            if seen is matrix and version == matrix._version and size == grid_size:
+                return encoding
+        with torch.inference_mode(False):  # a training may use it later
+            encoding = self(grid_size)
+        if type(encoding) is Tensor:  # none without memory, on which shapes alone are tried
+            self._last_grid = matrix, matrix._version, grid_size, encoding
+        return encoding

@@ -12,7 +12,6 @@ from mmsam.models.sam.attention import (
     RelativePositionAttention,
     TokenImageAttention,
     resize_rel_pos,
-    rows_times_image,
     window_indices,
 )
 
@@ -187,6 +186,16 @@ def test_what_is_kept_follows_size_and_dtype():
     torch.testing.assert_close(copy.deepcopy(ours)(x), reference(x), rtol=1e-5, atol=1e-5)
 
 
+def test_training_after_inference_mode():
+    """What inference mode made and the module kept, autograd would refuse to save."""
+    ours, _ = pair_in_windows()
+    x = torch.randn(1, 4, 5, 12)
+    with torch.inference_mode():
+        ours(x)
+    ours(x).sum().backward()
+    assert ours.rel_pos_h.grad.abs().max() > 0
+
+
 class LowRank(torch.nn.Module):
     """``qkv`` as LoRA wraps it; B is not 0, so that A has a gradient too."""
 
@@ -305,29 +314,18 @@ def test_token_to_image_as_upstream(attentions, shared):
 @pytest.mark.parametrize('shared', [True, False], ids=['image-per-image', 'image-per-prompt'])
 def test_image_to_token_as_upstream(attentions, shared):
     ours, reference = attentions
+    norm = torch.nn.LayerNorm(16)
+    randomise(norm)
     keys, values = (torch.randn(3, 5, 16, requires_grad=True) for _ in range(2))
     images = torch.randn(3, 7, 16, requires_grad=True)
     image_pe = torch.randn(7, 16)
     per_prompt = images[IMAGE_OF_PROMPT] if shared else images
     assert_same_with_gradients(
-        ours.image_to_token(images, image_pe, keys, values, COUNTS if shared else None),
-        reference(q=per_prompt + image_pe, k=keys, v=values),
+        ours.image_to_token(images, image_pe, keys, values, norm, COUNTS if shared else None),
+        norm(per_prompt + reference(q=per_prompt + image_pe, k=keys, v=values)),
         attentions,
-        [keys, values, images],
+        [keys, values, images, *norm.parameters()],
     )
-
-
-def test_rows_times_image():
-    rows, images = torch.randn(3, 2, 4), torch.randn(3, 4, 5)
-    shared = rows_times_image(rows, images, COUNTS)
-    own = rows_times_image(rows, images, None)
-    for prompt, image in enumerate(IMAGE_OF_PROMPT):
-        torch.testing.assert_close(shared[prompt], rows[prompt] @ images[image])
-        torch.testing.assert_close(own[prompt], rows[prompt] @ images[prompt])
-
-
-def test_rows_times_image_without_prompts():
-    assert rows_times_image(torch.zeros(0, 2, 4), torch.zeros(2, 4, 5), [0, 0]).shape == (0, 2, 5)
 
 
 def test_heads_must_divide_the_inner_width():

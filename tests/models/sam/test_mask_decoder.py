@@ -1,6 +1,6 @@
 import pytest
 import torch
-from reference_sam import randomise
+from reference_sam import MaskDecoder, TwoWayTransformer, randomise
 
 from mmsam.models.sam import SAMMaskDecoder
 
@@ -26,6 +26,47 @@ def make_inputs(batch: int, num_prompts: int, masks: bool = False) -> dict[str, 
         sparse_embeddings=torch.randn(num_prompts, 2, DIM),
         dense_embeddings=torch.randn(num_prompts if masks else 1, DIM, GRID, GRID),
     )
+
+
+@pytest.mark.parametrize('masks', [False, True], ids=['shared-dense', 'dense-per-prompt'])
+def test_exact_in_float64_with_gradients(decoder, masks):
+    """In float64, so that no tolerance hides a wrong term: masks and every gradient as upstream."""
+    reference = MaskDecoder(
+        transformer_dim=DIM,
+        transformer=TwoWayTransformer(depth=2, embedding_dim=DIM, num_heads=2, mlp_dim=32),
+        iou_head_hidden_dim=8,
+    )
+    reference.load_state_dict(decoder.state_dict())
+    for module in (decoder, reference):
+        module.double()
+    inputs = {name: x.double().requires_grad_() for name, x in make_inputs(3, 3, masks).items()}
+    image_pe = inputs['image_pe'].requires_grad_(False)
+    index = [0, 0, 2]
+    ours = decoder(**inputs, image_index=torch.tensor(index), multimask_output=True)
+    dense = inputs['dense_embeddings'].expand(3, -1, -1, -1)
+    one_by_one = [
+        reference(
+            image_embeddings=inputs['image_embeddings'][image : image + 1],
+            image_pe=image_pe,
+            sparse_prompt_embeddings=inputs['sparse_embeddings'][prompt : prompt + 1],
+            dense_prompt_embeddings=dense[prompt : prompt + 1],
+            multimask_output=True,
+        )
+        for prompt, image in enumerate(index)
+    ]
+    expected = [torch.cat(parts) for parts in zip(*one_by_one, strict=True)]
+    torch.testing.assert_close(list(ours), expected, rtol=1e-10, atol=1e-10)
+
+    weights = [torch.randn_like(part) for part in expected]
+    wanted = [x for x in inputs.values() if x.requires_grad]
+    grads = [
+        torch.autograd.grad(
+            sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True)),
+            [*wanted, *module.parameters()],
+        )
+        for parts, module in ((ours, decoder), (expected, reference))
+    ]
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('masks', [False, True], ids=['shared-dense', 'dense-per-prompt'])
@@ -55,6 +96,12 @@ def test_prompts_out_of_order_raise(decoder):
     inputs = make_inputs(2, 3)
     with pytest.raises(ValueError, match='order'):
         decoder(**inputs, image_index=torch.tensor([0, 1, 0]), multimask_output=False)
+
+
+@pytest.mark.parametrize('index', [[0, 2], [-1, 0]])
+def test_prompts_of_an_unknown_image_raise(decoder, index):
+    with pytest.raises(ValueError, match=r'in \[0, 2\), got'):
+        decoder(**make_inputs(2, 2), image_index=torch.tensor(index), multimask_output=False)
 
 
 def test_slots(decoder):

@@ -1,8 +1,10 @@
+import copy
 import math
 
 import pytest
 import torch
 from reference_sam import randomise
+from torch._subclasses import FakeTensorMode
 
 from mmsam.models.sam import SAMPromptEncoder
 
@@ -107,3 +109,33 @@ def test_different_numbers_of_prompts_raise(encoder):
 def test_box_corners_are_no_point_labels(encoder, label):
     with pytest.raises(ValueError, match=rf'-1, 0 or 1.*{label}'):
         encoder(points=(torch.zeros(1, 2, 2), torch.tensor([[1, label]])))
+
+
+def test_the_grids_encoding_follows_its_frequencies(encoder):
+    """Computed once, but never the one of other frequencies, wherever they came from."""
+    first = encoder.get_dense_pe()
+    assert encoder.get_dense_pe().data_ptr() == first.data_ptr()
+    state = encoder.state_dict()
+    matrix = state['pe_layer.positional_encoding_gaussian_matrix']
+    encoder.load_state_dict(state | {'pe_layer.positional_encoding_gaussian_matrix': 2 * matrix})
+    doubled = encoder.get_dense_pe()
+    assert torch.equal(doubled, encoder.pe_layer(4)[None])
+    assert not torch.equal(doubled, first)
+    encoder.double()
+    assert encoder.pe_layer.positional_encoding_gaussian_matrix.dtype == torch.float64
+    copied = copy.deepcopy(encoder)
+    copied.pe_layer.positional_encoding_gaussian_matrix.zero_()
+    assert torch.equal(copied.get_dense_pe()[:, :4], torch.zeros(1, 4, 4, 4))
+    assert torch.equal(encoder.get_dense_pe(), doubled)
+
+
+def test_the_grids_encoding_of_an_inference_serves_a_training(encoder):
+    with torch.inference_mode():
+        encoder.get_dense_pe()
+    weight = torch.ones((), requires_grad=True)
+    (encoder.get_dense_pe() * weight).sum().backward()
+    assert weight.grad.isfinite()
+    other = SAMPromptEncoder(embed_dim=8, image_size=64)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # shapes without memory
+        assert other.get_dense_pe().shape == (1, 8, 4, 4)
+    assert type(other.get_dense_pe()) is torch.Tensor

@@ -183,7 +183,7 @@ def test_a_training_step_does_not_know_the_size_of_the_original_image():
     model = build(correction=dict(num_clicks=1, num_repeats=0))
     model.mask_loss = SAMMaskLoss(lovasz_weight=1.0)
     totals = []
-    for scale in (1, 4):
+    for scale in (1, 1, 4):  # the first step makes constants that later ones keep
         batch = random_batch(SIZES[:2], [3, 1])
         for sample, (height, width) in zip(batch['data_samples'], SIZES[:2], strict=True):
             sample.set_metainfo(dict(ori_shape=(scale * height, scale * width)))
@@ -193,7 +193,7 @@ def test_a_training_step_does_not_know_the_size_of_the_original_image():
             sum(value for name, value in losses.items() if 'loss' in name).backward()
         totals.append(allocated.total)
         model.zero_grad()  # the first gradient is kept, later ones are added to it
-    assert totals[0] == totals[1] > 0
+    assert totals[1] == totals[2] > 0
 
 
 def test_objects_per_rank_alone():
