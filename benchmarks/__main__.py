@@ -1,12 +1,13 @@
 """Measure mmsam against its peers on this machine's CPU.
 
-    make bench                            # in an environment of its own, about 20 minutes
+    make bench                            # in an environment of its own, 20 to 25 minutes
     python -m benchmarks --rows NAME ...  # only these
     python -m benchmarks --quick          # tiny models: does every row run?
 
 Prints the table and writes ``benchmarks/results.json``, the picture and the table of
 docs/benchmarks.md; with ``--quick`` only the first. With ``--rows`` the other rows stay as they
-are in ``results.json``, each with the machine that it was measured on. Ends with 1 if a result
+are in ``results.json``, each with the machine that it was measured on. Files are written after each
+subject, so that a run that is stopped leaves what it has measured. Ends with 1 if a result
 differs from the peer's by more than its row allows.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 from . import (
     decoder_rows,
@@ -42,9 +44,19 @@ SUBJECTS = (
 ROWS: dict[str, Row] = {row.name: row for subject in SUBJECTS for row in subject.ROWS}
 
 
-def measure_rows(names: list[str], scale: Scale) -> list[Result]:
-    """Measure rows, in the order of the table; those of a missing peer are left out, with why."""
-    results = []
+def measure_rows(
+    names: list[str],
+    scale: Scale,
+    after_each: Callable[[list[Result]], None] = lambda results: None,
+) -> list[Result]:
+    """Measure rows, in the order of the table; those of a missing peer are left out, with why.
+
+    Args:
+        names: of the rows.
+        scale: at which.
+        after_each: called after each subject with all results so far.
+    """
+    results: list[Result] = []
     for subject in SUBJECTS:
         rows = [row for row in subject.ROWS if row.name in names]
         wanted = frozenset(row.name for row in rows if not missing(row.peers))
@@ -59,6 +71,8 @@ def measure_rows(names: list[str], scale: Scale) -> list[Result]:
             else:
                 reason = f'{" and ".join(missing(row.peers))} is not installed'
                 results.append(report.left_out(row, reason, describe()))
+        if rows:
+            after_each(results)
     return results
 
 
@@ -76,11 +90,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     warnings.simplefilter('ignore')  # of the peers and of mmcv-lite
-    results = measure_rows(args.rows or list(ROWS), QUICK if args.quick else FULL)
-    print(report.table(results))
-    if not args.quick:
+    if args.quick:
+        results = measure_rows(args.rows or list(ROWS), QUICK)
+    else:
         kept = report.read_results() if args.rows else []
-        report.write(report.merged(kept, results, list(ROWS)))
+        results = measure_rows(
+            args.rows or list(ROWS),
+            FULL,
+            lambda results: report.write(report.merged(kept, results, list(ROWS))),
+        )
+    print(report.table(results))
     return int(any(result['wrong'] for result in results))
 
 

@@ -52,13 +52,13 @@ ROWS = (
     ),
     Row(
         _MEMORY['bf16'],
-        'memory that 64 prompts add, forward and backward, bf16 vs fp32',
+        'memory of the decoder forward and backward, bf16 vs fp32, 64 prompts',
         required=0.35,
         at_most=True,
     ),
     Row(
         _MEMORY['fp32'],
-        'memory that 64 prompts add, forward and backward, fp32',
+        'memory of the decoder forward and backward, fp32, 64 prompts',
         at_most=True,
     ),
 )

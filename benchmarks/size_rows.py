@@ -56,7 +56,7 @@ ROWS = (
     ),
     Row(
         _CROWD_MEMORY,
-        'memory that a training step adds, 375 vs 64 prompts',
+        'memory of a training step, 375 vs 64 prompts',
         at_most=True,
         peers=(),
     ),

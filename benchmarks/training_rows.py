@@ -25,7 +25,12 @@ ROWS = (
         needs_fast_bf16=True,
         **_ERROR,
     ),
-    Row(_MEMORY, 'memory that it adds', required=0.35, at_most=True),
+    Row(
+        _MEMORY,
+        'memory of the encoder forward and backward, bf16 vs fp32',
+        required=0.35,
+        at_most=True,
+    ),
     Row(
         _CHECKPOINTED_TIME,
         'encoder forward and backward, bf16 with checkpointing vs fp32',
@@ -35,7 +40,7 @@ ROWS = (
     ),
     Row(
         _CHECKPOINTED_MEMORY,
-        'memory that it adds with checkpointing',
+        'memory of the encoder forward and backward, bf16 with checkpointing vs fp32',
         required=0.16,
         at_most=True,
     ),

@@ -104,7 +104,7 @@ def test_the_measured_training_is_the_config_with_the_cache(tmp_path):
     steps = {step.type: step for step in config.train_dataloader.dataset.pipeline}
     assert steps['RandomObjects'].max_objects == 8
     assert 'RandomPromptedFlip' not in steps and 'JitterBoxes' in steps
-    assert config.embedding_cache.folder == str(tmp_path / 'run' / 'embeddings')
+    assert config.embedding_cache.folder == str(tmp_path / 'embeddings')
     assert config.model.image_encoder.arch == 'vit_b'
     assert config.model.frozen == ('image_encoder', 'prompt_encoder')
     hooks = [hook.type for hook in config.custom_hooks]
