@@ -50,7 +50,7 @@ demo: setup $(DEMO_DATA)/annotations_train.json
 	threads=$$((($$(nproc) + 1) / 2)); \
 	PYTHON=$(BIN)/python OMP_NUM_THREADS=$$threads MKL_NUM_THREADS=$$threads \
 		tools/dist_train.sh configs/sam_tiny_stamp.py 2 --work-dir work_dirs/demo \
-		--options train_dataloader.batch_size=4
+		--options train_dataloader.batch_size=2 train_cfg.max_iters=1000 train_cfg.val_interval=1000
 
 # the tests use one core each
 test: setup-tests
