@@ -7,7 +7,7 @@ def fast_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies matrices in bfloat16 much faster than in float32.
 
     GPUs do that compute in bfloat16 themselves, and CPUs with AMX or AVX512_BF16: with the latter
-    SAM's image encoder takes about 0.5 of the time of float32.
+    SAM's ViT-B encoder takes 0.6 of the time of float32.
     """
     if device.type == 'cuda':
         with torch.cuda.device(device):
