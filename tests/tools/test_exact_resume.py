@@ -263,16 +263,20 @@ def test_four_ranks_go_on_bit_by_bit(config, tmp_path):
 
 
 def test_one_process_goes_on_where_two_stopped(two_ranks, config, tmp_path):
-    """With the same number of images an iteration the data are the same; sums are rounded so."""
+    """With the same number of images an iteration the data are the same, sums are rounded otherwise.
+
+    Where a gradient is nearly 0, Adam makes a step of that rounding; so all weights are compared
+    together, not one by one.
+    """
     run_here(
         train, config, '--work-dir', tmp_path, '--resume-from', two_ranks / 'iter_2.pth',
         *options(6, 2),
     )  # fmt: skip
     ours, theirs = weights_of(tmp_path / 'iter_6.pth'), weights_of(two_ranks / 'iter_6.pth')
     start_weights = weights_of(two_ranks / 'iter_2.pth')
-    moved = max(float((theirs[key] - start_weights[key]).abs().max()) for key in theirs)
-    apart = max(float((theirs[key] - ours[key]).abs().max()) for key in theirs)
-    assert apart < 0.1 * moved
+    moved = sum(float((theirs[key] - start_weights[key]).square().sum()) for key in theirs)
+    apart = sum(float((theirs[key] - ours[key]).square().sum()) for key in theirs)
+    assert apart < 0.01**2 * moved  # of the squares
     assert list(train_records(tmp_path)) == [3, 4, 5, 6]
 
 
