@@ -5,6 +5,7 @@ with LoRA: parameters, FLOPs, peak memory, disk, and the largest batch.
 """
 
 import argparse
+import sys
 
 from mmsam.apis import (
     CARDS,
@@ -35,6 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     config = load_run_config(args.config, args.cfg_options, args.work_dir)
+    print('Steps of every variant are traced, which takes a minute or two.', file=sys.stderr)
     print(plan_report(plan_training(config, objects=args.objects, cards=args.memory)))
 
 

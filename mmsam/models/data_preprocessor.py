@@ -51,7 +51,9 @@ class SAMDataPreprocessor(BaseDataPreprocessor):
             return {**data, 'data_samples': self.cast_data(data['data_samples'])}
         data = self.cast_data(data)
         if 'image_embeddings' in data:
-            return {**data, 'image_embeddings': torch.stack(data['image_embeddings']).float()}
+            # one by one, as autocast on CPUs stacks no float16
+            embeddings = [embedding.float() for embedding in data['image_embeddings']]
+            return {**data, 'image_embeddings': torch.stack(embeddings)}
         size = self.image_size
         padded = []
         for index, image in enumerate(data['inputs']):

@@ -43,12 +43,15 @@ def test_samples_pass_unchanged():
     assert after.prompts.boxes.tolist() == [[1, 2, 3, 4]]  # coordinates do not move
 
 
-def test_embeddings_take_the_place_of_images():
+@pytest.mark.parametrize('amp', [False, True])
+def test_embeddings_take_the_place_of_images(amp):
+    """In mixed precision too, whose autocast is on when a training prepares its data."""
     embeddings = [torch.full((2, 4, 4), value, dtype=torch.float16) for value in (1.5, -3)]
     samples = [make_sample((16, 16), []), make_sample((16, 12), [])]
-    data = SAMDataPreprocessor(image_size=64)(
-        dict(image_embeddings=embeddings, data_samples=samples)
-    )
+    with torch.autocast('cpu', torch.bfloat16, enabled=amp):
+        data = SAMDataPreprocessor(image_size=64)(
+            dict(image_embeddings=embeddings, data_samples=samples)
+        )
     assert data.keys() == {'image_embeddings', 'data_samples'}
     found = data['image_embeddings']
     assert found.shape == (2, 2, 4, 4) and found.dtype == torch.float32

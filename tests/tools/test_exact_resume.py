@@ -55,7 +55,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     'averaged weights': (hooks(EMA, resolution='points'),),
     'accumulation': ('optim_wrapper = dict(accumulative_counts=2)',),
     'prompts, loss schedule': (PROMPTS + hooks(later=LATER_LOSS),),
-    'embedding cache, averaged weights': (FROZEN + PROMPTS + hooks(EMA),),
+    'embedding cache, averaged weights, bfloat16': (FROZEN + PROMPTS + hooks(EMA), '--amp'),
     'scaled learning rate': ('', '--auto-scale-lr'),
 }
 """Lines at the end of the config, and arguments of train.py."""

@@ -1,12 +1,14 @@
 """What a training step takes: predicted without running it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmsam.engine.optim_wrappers import single_wrappers
+from mmsam.models.sam import image_token_functions
 
 from .tracer import Tracer
 from .training_step import BatchSize, Training, build_model, build_optimizer, make_batch
@@ -55,30 +57,46 @@ class TracedTraining:
         self.trained_parameters = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.checkpoint_bytes = _checkpoint_bytes(self.model, self._optim_wrapper)
         self.prompt_chunk: int = self.model.prompt_chunk
-        self._costs: dict[BatchSize, StepCost] = {}
+        self._on_gpu: dict[BatchSize, int] = {}
 
     def step(self, size: BatchSize) -> StepCost:
-        """The cost of a step on a batch."""
-        if size not in self._costs:
-            with self._tracer as tracer:
-                batch = make_batch(self._training, self.model, size)
-                tracer.reset()
-                self.model.train_step(batch, self._optim_wrapper)
-            self._costs[size] = StepCost(tracer.flops, tracer.peak, tracer.small_peak)
-        return self._costs[size]
+        """The cost of a step on a batch, on a CPU."""
+        with self._tracer as tracer:
+            batch = make_batch(self._training, self.model, size)
+            tracer.reset()
+            self.model.train_step(batch, self._optim_wrapper)
+        return StepCost(tracer.flops, tracer.peak, tracer.small_peak)
+
+    def memory_on_gpu(self, size: BatchSize) -> int:
+        """``StepCost.memory`` with the decoder's blocks of a GPU, which are larger."""
+        if size not in self._on_gpu:
+            with _blocks_of_gpu():
+                self._on_gpu[size] = self.step(size).memory
+        return self._on_gpu[size]
 
     def most_images(self, objects: int, limit: float) -> int:
         """The largest batch whose step fits, up to ``MOST_IMAGES``; see ``largest_batch``.
 
         Args:
             objects: of each image.
-            limit: of ``StepCost.memory``, in bytes.
+            limit: of ``memory_on_gpu``, in bytes.
         """
         return largest_batch(
-            lambda images: self.step(BatchSize(images, objects)).memory,
+            lambda images: self.memory_on_gpu(BatchSize(images, objects)),
             limit,
             chunked_from=self.prompt_chunk // objects + 1,
         )
+
+
+@contextmanager
+def _blocks_of_gpu() -> Iterator[None]:
+    """Let the decoder go through its prompts on tensors of a CPU as it does on those of a GPU."""
+    before = image_token_functions.CPU_BLOCK
+    image_token_functions.CPU_BLOCK = image_token_functions.GPU_BLOCK
+    try:
+        yield
+    finally:
+        image_token_functions.CPU_BLOCK = before
 
 
 def largest_batch(memory: Callable[[int], float], limit: float, *, chunked_from: int) -> int:

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CPU_BLOCK = 2**20
-_GPU_BLOCK = 2**24
+CPU_BLOCK = 2**20
+GPU_BLOCK = 2**24
 """Values of image tokens in a block: one prompt of SAM on a CPU, whose cache holds few arrays of
 that size, and on other devices enough of them to keep these busy."""
 
@@ -420,7 +420,7 @@ def _parts(image_tokens: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _block_size(image_tokens: Tensor) -> int:
-    return _CPU_BLOCK if image_tokens.device.type == 'cpu' else _GPU_BLOCK
+    return CPU_BLOCK if image_tokens.device.type == 'cpu' else GPU_BLOCK
 
 
 def _times_images(rows: Tensor, images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ BLOCKS = {'part-of-a-prompt': 15, 'two-prompts': 30, 'all-prompts': 60}
 
 @pytest.fixture(params=BLOCKS.values(), ids=BLOCKS)
 def block_size(request, monkeypatch):
-    monkeypatch.setattr(image_token_functions, '_CPU_BLOCK', request.param)
+    monkeypatch.setattr(image_token_functions, 'CPU_BLOCK', request.param)
 
 
 def random(*shape: int) -> torch.Tensor:
