@@ -263,7 +263,7 @@ def test_four_ranks_go_on_bit_by_bit(config, tmp_path):
 
 
 def test_one_process_goes_on_where_two_stopped(two_ranks, config, tmp_path):
-    """With the same number of images an iteration the data are the same, sums are rounded otherwise.
+    """With the same number of images an iteration the data are the same, sums rounded otherwise.
 
     Where a gradient is nearly 0, Adam makes a step of that rounding; so all weights are compared
     together, not one by one.

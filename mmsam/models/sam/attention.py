@@ -4,21 +4,22 @@
 decoder's, between a few tokens and the thousands of tokens of an image.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .image_token_functions import attend_to_image, update_image_tokens
 
 _HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 _SCORES_AT_ONCE = 2**20
-"""Scores that a thread computes at once without gradient on a CPU: 4 MiB in float32 stay in its
-caches. Of 64² tokens these are 256 queries of one head."""
+"""Scores that a thread computes at once on a CPU: 4 MiB in float32 stay in its caches. Of 64²
+tokens these are 256 queries of one head."""
 
 
 def resize_rel_pos(rel_pos: Tensor, length: int) -> Tensor:
@@ -38,11 +39,12 @@ class RelativePositionAttention(BaseModule):
     The score of the query at (y, x) and the key at (v, u) is ``s·q·k + q·Rh[y-v] + q·Rw[x-u]``.
     Upstream builds the last two terms, the bias, for all (HW)² pairs. Two ways need less:
 
-    - ``_attend_folded``, with gradient and on accelerators: the query becomes
+    - ``_attend_folded``, on accelerators: the query becomes
       ``[s·q, q·Rh[y-0..], q·Rw[x-0..]]``, the key ``[k, onehot(v), onehot(u)]``, and plain
       attention without a bias has the same scores, forward and backward.
-    - ``_attend_by_chunks``, without gradient on a CPU: the scores of a few queries at a time, with
-      their bias, stay in the caches. The products are as long as ``k``, not three times as long.
+    - ``_AttentionByChunks``, on CPUs: the scores of a few queries at a time, with their bias, stay
+      in the caches, and are computed again for the backward pass. The products are as long as
+      ``k``, not three times as long, and only ``qkv`` is kept.
 
     Windows at the right and bottom edge are filled up with tokens that are zero in upstream, so
     their keys and values are ``qkv(0)``. Weights were trained with them, so they take part; but
@@ -93,11 +95,12 @@ class RelativePositionAttention(BaseModule):
         qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         rel_h = _relative_table(self.rel_pos_h, size[0]).to(qkv.dtype)
         rel_w = _relative_table(self.rel_pos_w, size[1]).to(qkv.dtype)
-        by_chunks = qkv.device.type == 'cpu' and not torch.is_grad_enabled()
-        if by_chunks and _HAS_AMX and qkv.dtype == torch.bfloat16:
-            by_chunks = False  # products are so fast that passes over the scores cost more
-        attend = self._attend_by_chunks if by_chunks else self._attend_folded
-        return attend(qkv, rel_h, rel_w).flatten(2)
+        if attends_by_chunks(qkv):
+            with torch.autocast('cpu', enabled=False):  # it would let softmax return float32
+                out = _AttentionByChunks.apply(qkv, rel_h, rel_w, self.scale)
+        else:
+            out = self._attend_folded(qkv, rel_h, rel_w)
+        return out.flatten(2)
 
     def _attend_folded(self, qkv: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
         """Attention with the bias as part of query and key.
@@ -121,25 +124,6 @@ class RelativePositionAttention(BaseModule):
         out = F.scaled_dot_product_attention(query, key, F.pad(v, (0, width)), scale=1.0)
         return out[..., :head_dim].transpose(1, 2)
 
-    @torch.autocast('cpu', enabled=False)  # it would let softmax return float32
-    def _attend_by_chunks(self, qkv: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-        """As ``_attend_folded``, without gradient; softmax adds up in float32."""
-        groups, length, _, heads, head_dim = qkv.shape
-        scores_at_once = _SCORES_AT_ONCE * torch.get_num_threads()
-        out = qkv.new_empty(groups, length, heads, head_dim)
-        for group in _slices(groups, scores_at_once // (heads * length**2)):
-            for head in _slices(heads, scores_at_once // length**2):
-                part = qkv[group, :, :, head].permute(2, 0, 3, 1, 4)
-                q, k, v = part.flatten(1, 2).contiguous()
-                bias_h, bias_w = _biases(q, rel_h, rel_w)
-                attended = torch.empty_like(q)
-                for rows in _slices(length, scores_at_once // length):
-                    bias = bias_h[:, rows, :, None] + bias_w[:, rows, None, :]
-                    scores = bias.flatten(2).baddbmm_(q[:, rows], k.mT, alpha=self.scale)
-                    attended[:, rows] = scores.softmax(-1) @ v
-                out[group, :, head] = attended.unflatten(0, part.shape[1:3]).transpose(1, 2)
-        return out
-
     def _constant(self, make: Callable[..., Any], *of: Any) -> Any:
         """``make(*of)``, kept until it is asked for something else."""
         kept_of, kept = self._constants.get(make, (None, None))
@@ -150,6 +134,121 @@ class RelativePositionAttention(BaseModule):
         if not torch.compiler.is_compiling():
             self._constants[make] = of, made
         return made
+
+
+def attends_by_chunks(qkv: Tensor) -> bool:
+    """Whether attention goes by chunks of scores, or is folded and left to a fused kernel."""
+    if qkv.device.type != 'cpu':
+        return False
+    # with AMX products are so fast that passes over the scores cost more
+    return not (_HAS_AMX and qkv.dtype == torch.bfloat16)
+
+
+class _AttentionByChunks(torch.autograd.Function):
+    """``(qkv, rel_h, rel_w, scale)`` as ``_attend_folded`` takes them, and gives.
+
+    Softmax and the sums over chunks are in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, rel_h: Tensor, rel_w: Tensor, scale: float) -> Tensor:
+        out = torch.empty_like(qkv[:, :, 0], memory_format=torch.contiguous_format)
+        for part in _parts(qkv, rel_h, rel_w):
+            attended = torch.empty_like(part.q)
+            for rows in part.chunks:
+                attended[:, rows] = part.weights(rows, scale) @ part.v
+            out[part.place] = part.as_heads(attended)
+        ctx.save_for_backward(qkv, rel_h, rel_w)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, rel_h, rel_w = ctx.saved_tensors
+        d_qkv = torch.empty_like(qkv)
+        d_rel_h, d_rel_w = (_zeros(table.shape, table) for table in (rel_h, rel_w))
+        for part in _parts(qkv, rel_h, rel_w):
+            d_out = part.of_heads(grad)
+            d_q, d_bias_h, d_bias_w = map(torch.empty_like, (part.q, part.bias_h, part.bias_w))
+            # turned round, so that none of the products needs a turned copy of the scores
+            d_k, d_v = (_zeros(x.mT.shape, x) for x in (part.k, part.v))
+            for rows in part.chunks:
+                weights = part.weights(rows, ctx.scale)
+                d_v += d_out[:, rows].mT @ weights
+                d_weights = d_out[:, rows] @ part.v.mT
+                d_scores = torch.ops.aten._softmax_backward_data(
+                    d_weights, weights, -1, weights.dtype
+                )
+                d_q[:, rows] = (d_scores @ part.k).mul_(ctx.scale)
+                d_k += part.q[:, rows].mT @ d_scores
+                on_map = d_scores.unflatten(-1, (len(rel_h), len(rel_w)))
+                d_bias_h[:, rows], d_bias_w[:, rows] = on_map.sum(-1), on_map.sum(-2)
+            q_map, d_q_map, d_bias_h, d_bias_w = (
+                x.unflatten(1, (len(rel_h), len(rel_w))) for x in (part.q, d_q, d_bias_h, d_bias_w)
+            )
+            d_q_map += torch.einsum('nhwk,hck->nhwc', d_bias_h, rel_h)
+            d_q_map += torch.einsum('nhwk,wck->nhwc', d_bias_w, rel_w)
+            d_rel_h += torch.einsum('nhwc,nhwk->hck', q_map, d_bias_h)
+            d_rel_w += torch.einsum('nhwc,nhwk->wck', q_map, d_bias_w)
+            for number, gradient in enumerate((d_q, d_k.mT.mul_(ctx.scale), d_v.mT)):
+                d_qkv[:, :, number][part.place] = part.as_heads(gradient)
+        return d_qkv, d_rel_h.to(rel_h.dtype), d_rel_w.to(rel_w.dtype), None
+
+
+class _Part(NamedTuple):
+    """Some heads of some windows or maps, N in all.
+
+    Attributes:
+        place: their slices in (G, h·w, heads, d).
+        number_of_groups: windows or maps.
+        q, k, v: (N, h·w, d).
+        bias_h, bias_w: (N, h·w, h) and (N, h·w, w).
+        chunks: queries whose scores are computed at once.
+    """
+
+    place: tuple[slice, slice, slice]
+    number_of_groups: int
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias_h: Tensor
+    bias_w: Tensor
+    chunks: list[slice]
+
+    def weights(self, rows: slice, scale: float) -> Tensor:
+        """Softmax (N, rows, h·w) of the scores of some queries."""
+        bias = self.bias_h[:, rows, :, None] + self.bias_w[:, rows, None, :]
+        return bias.flatten(2).baddbmm_(self.q[:, rows], self.k.mT, alpha=scale).softmax(-1)
+
+    def as_heads(self, x: Tensor) -> Tensor:
+        """(N, h·w, d) to what lies at ``place``."""
+        return x.unflatten(0, (self.number_of_groups, -1)).transpose(1, 2)
+
+    def of_heads(self, x: Tensor) -> Tensor:
+        """What lies at ``place`` of (G, h·w, heads, d), (N, h·w, d)."""
+        return x[self.place].transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def _parts(qkv: Tensor, rel_h: Tensor, rel_w: Tensor) -> Iterator[_Part]:
+    groups, length, _, heads, _ = qkv.shape
+    scores_at_once = _SCORES_AT_ONCE * torch.get_num_threads()
+    for group in _slices(groups, scores_at_once // (heads * length**2)):
+        for head in _slices(heads, scores_at_once // length**2):
+            own = qkv[group, :, :, head].permute(2, 0, 3, 1, 4)
+            q, k, v = own.flatten(1, 2).contiguous()
+            yield _Part(
+                (group, slice(None), head),
+                own.shape[1],
+                *(q, k, v),
+                *_biases(q, rel_h, rel_w),
+                _slices(length, scores_at_once // length),
+            )
+
+
+def _zeros(shape: torch.Size, like: Tensor) -> Tensor:
+    """To add up in, in float32 or wider."""
+    return like.new_zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32))
 
 
 def _relative_table(rel_pos: Tensor, size: int) -> Tensor:

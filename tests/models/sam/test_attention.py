@@ -35,6 +35,18 @@ def naive_attention(attention: RelativePositionAttention, x: torch.Tensor) -> to
     return attention.proj(out)
 
 
+@pytest.fixture(params=['by chunks', 'folded'])
+def way(request, monkeypatch) -> None:
+    """Of a CPU, and of accelerators."""
+    monkeypatch.setattr(
+        attention_module, 'attends_by_chunks', lambda qkv: request.param == 'by chunks'
+    )
+
+
+BOTH_WAYS = pytest.mark.usefixtures('way')
+
+
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ('built_for', 'size'),
     [((3, 3), (3, 3)), ((4, 2), (4, 2)), ((3, 3), (4, 2))],
@@ -86,6 +98,7 @@ def pair_in_windows() -> tuple[RelativePositionAttention, InWindows]:
     return ours, reference
 
 
+@BOTH_WAYS
 @GRIDS
 def test_in_windows_as_upstream_with_gradients(size):
     """What fills the windows up has keys and values, and their bias a gradient."""
@@ -124,12 +137,29 @@ def test_chunks_change_nothing(at_once, monkeypatch):
     """Of rows, of heads, of maps, all at once: 3 maps of 4 x 5 places with 2 heads."""
     attention = RelativePositionAttention(12, 2, (4, 5))
     randomise(attention)
-    x = torch.randn(3, 4, 5, 12)
+    x = torch.randn(3, 4, 5, 12, requires_grad=True)
     monkeypatch.setattr(attention_module, '_SCORES_AT_ONCE', at_once)
+    assert_same_with_gradients(
+        attention(x), naive_attention(attention, x), (attention, attention), [x]
+    )
     with torch.no_grad():
         torch.testing.assert_close(
             attention(x), naive_attention(attention, x), rtol=1e-5, atol=1e-5
         )
+
+
+def test_gradients_of_chunks_by_differences(monkeypatch):
+    monkeypatch.setattr(attention_module, '_SCORES_AT_ONCE', 8)
+    attention = RelativePositionAttention(4, 2, (2, 3)).double()
+    randomise(attention)
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    parameters = dict(attention.named_parameters())
+    assert torch.autograd.gradcheck(
+        lambda x, *values: torch.func.functional_call(
+            attention, dict(zip(parameters, values, strict=True)), x
+        ),
+        (x, *parameters.values()),
+    )
 
 
 def without_gradient(attention, x, **autocast):
@@ -154,26 +184,38 @@ def test_bfloat16_of_a_cpu_adds_up_in_float32():
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize('has_amx', [False, True])
-def test_bfloat16_is_near_float32(has_amx, monkeypatch):
-    """In both ways to compute without gradient; which one is faster depends on AMX."""
-    monkeypatch.setattr(attention_module, '_HAS_AMX', has_amx)
+def test_amx_leaves_bfloat16_to_the_fused_kernel(monkeypatch):
     ways = []
-    for name in ('_attend_folded', '_attend_by_chunks'):
-        way = getattr(RelativePositionAttention, name)
-        monkeypatch.setattr(
-            RelativePositionAttention,
-            name,
-            lambda *args, way=way, name=name: ways.append(name) or way(*args),
-        )
+    for has_amx in (False, True):
+        monkeypatch.setattr(attention_module, '_HAS_AMX', has_amx)
+        for dtype in (torch.float32, torch.bfloat16):
+            ways.append(attention_module.attends_by_chunks(torch.zeros(1, dtype=dtype)))
+    assert ways == [True, True, True, False]
+    assert not attention_module.attends_by_chunks(torch.zeros(1, device='meta'))
+
+
+@BOTH_WAYS
+def test_bfloat16_is_near_float32():
     ours, _ = pair_in_windows()
     x = torch.randn(2, 4, 5, 12)
-    exact = without_gradient(ours, x, enabled=False)
-    rounded = without_gradient(ours, x, dtype=torch.bfloat16)
-    assert ways == ['_attend_by_chunks', '_attend_folded' if has_amx else '_attend_by_chunks']
+    exact, gradient = of_training(ours, x, enabled=False)
+    rounded, rounded_gradient = of_training(ours, x, dtype=torch.bfloat16)
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
+    assert 0 < (rounded_gradient - gradient).norm() / gradient.norm() < 0.02
+    assert torch.equal(without_gradient(ours, x, dtype=torch.bfloat16), rounded)
 
 
+def of_training(attention, x, **autocast):
+    """The output, and the gradient of all parameters and of the input, in one row."""
+    x = x.clone().requires_grad_()
+    with torch.autocast('cpu', **autocast):
+        out = attention(x).float()
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+    gradients = torch.autograd.grad((out * weights).sum(), [x, *attention.parameters()])
+    return out.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@BOTH_WAYS
 def test_what_is_kept_follows_size_and_dtype():
     ours, reference = pair_in_windows()
     for dtype in (torch.float32, torch.float64):
@@ -209,6 +251,7 @@ class LowRank(torch.nn.Module):
         return self.frozen(x) + x @ self.a.t() @ self.b.t()
 
 
+@BOTH_WAYS
 @GRIDS
 def test_qkv_wrapped_by_low_rank_matrices(size):
     """It is what merging the matrices into upstream's weight gives, and they get its gradient."""
