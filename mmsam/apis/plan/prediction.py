@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 from mmsam.engine.optim_wrappers import single_wrappers
-from mmsam.models.sam import image_token_functions
+from mmsam.models.sam import attention, image_token_functions
 
 from .tracer import Tracer
 from .training_step import BatchSize, Training, build_model, build_optimizer, make_batch
@@ -68,9 +68,9 @@ class TracedTraining:
         return StepCost(tracer.flops, tracer.peak, tracer.small_peak)
 
     def memory_on_gpu(self, size: BatchSize) -> int:
-        """``StepCost.memory`` with the decoder's blocks of a GPU, which are larger."""
+        """``StepCost.memory`` with the attention and the decoder's blocks of a GPU."""
         if size not in self._on_gpu:
-            with _blocks_of_gpu():
+            with _ways_of_gpu():
                 self._on_gpu[size] = self.step(size).memory
         return self._on_gpu[size]
 
@@ -89,14 +89,15 @@ class TracedTraining:
 
 
 @contextmanager
-def _blocks_of_gpu() -> Iterator[None]:
-    """Let the decoder go through its prompts on tensors of a CPU as it does on those of a GPU."""
-    before = image_token_functions.CPU_BLOCK
+def _ways_of_gpu() -> Iterator[None]:
+    """Let the model compute on tensors of a CPU as it does on those of a GPU."""
+    block, by_chunks = image_token_functions.CPU_BLOCK, attention.attends_by_chunks
     image_token_functions.CPU_BLOCK = image_token_functions.GPU_BLOCK
+    attention.attends_by_chunks = lambda qkv: False
     try:
         yield
     finally:
-        image_token_functions.CPU_BLOCK = before
+        image_token_functions.CPU_BLOCK, attention.attends_by_chunks = block, by_chunks
 
 
 def largest_batch(memory: Callable[[int], float], limit: float, *, chunked_from: int) -> int:
