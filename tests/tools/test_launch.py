@@ -1,3 +1,4 @@
+import atexit
 import json
 import os
 import pickle
@@ -117,6 +118,8 @@ def test_the_experiment_and_its_folder_have_the_configs_name(config, tmp_path, m
 def test_refused_before_anything_starts(config, tmp_path, capsys, monkeypatch, args, code, words):
     monkeypatch.setattr(os, 'execve', lambda *_: pytest.fail('it was launched'))
     monkeypatch.setattr(os, '_exit', sys.exit)  # with --launcher it would end this process
+    # those of torch would take operators away that later tests need
+    monkeypatch.setattr(atexit, '_run_exitfuncs', lambda: None)
     monkeypatch.setattr(launch, 'submit', launch.save_configs)
     found, line = refused(capsys, launch, config, *args, '--work-dir', 'run')
     assert (found, words in line) == (code, True), line

@@ -342,6 +342,12 @@ def iterations_of_the_last_run(work_dir):
     return [json.loads(line)['iter'] for line in path.read_text().splitlines()]
 
 
+def run_in_a_folder_of_its_own(*args):
+    """mmengine names the folder of a run by the second in which it begins."""
+    time.sleep(1)
+    run_here(*args)
+
+
 def options_until(iterations):
     return ['--no-validate', '--options', f'train_cfg.max_iters={iterations}']
 
@@ -357,7 +363,7 @@ def test_auto_resume(config, tmp_path, monkeypatch):
         return hold_work_dir(folder)
 
     monkeypatch.setattr(train, 'hold_work_dir', hold_once_the_first_has_ended)
-    run_here(*args, tmp_path / 'second', *options_until(3))
+    run_in_a_folder_of_its_own(*args, tmp_path / 'second', *options_until(3))
     assert iterations_of_the_last_run(tmp_path / 'second') == [2, 3]
 
 
@@ -366,11 +372,11 @@ def test_a_requeued_job_of_slurm_goes_on(config, tmp_path, monkeypatch):
     args = [train, config, '--work-dir', tmp_path]
     run_here(*args, *options_until(1))
     monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
-    run_here(*args, '--load-from', tmp_path / 'iter_1.pth', *options_until(3))
+    run_in_a_folder_of_its_own(*args, '--load-from', tmp_path / 'iter_1.pth', *options_until(3))
     assert iterations_of_the_last_run(tmp_path) == [2, 3]
     # what another job has left does not count
     monkeypatch.setenv('SLURM_JOB_ID', '10')
-    run_here(*args, *options_until(1))
+    run_in_a_folder_of_its_own(*args, *options_until(1))
     assert iterations_of_the_last_run(tmp_path) == [1]
 
 
