@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 from mmsam.datasets import BoxPromptDataset
 from mmsam.structures.predicted_masks import rles_of_logits
 
+from .memory import forget_peak, resident
 from .pages import draw_page, write_pages
 
 IMAGE_SIZE = 1024
@@ -34,13 +35,11 @@ STEPS = (
 
 
 def measured(name: str, step: Callable[[], Any]) -> Any:
-    Path('/proc/self/clear_refs').write_text('5')  # sets the peak back to what is resident
+    forget_peak()
     start = time.perf_counter()
     result = step()
     seconds = time.perf_counter() - start
-    status = Path('/proc/self/status').read_text()
-    peak = int(status.partition('VmHWM:')[2].split()[0]) / 2**20
-    print(f'{name:24} {seconds:7.2f} s   peak {peak:5.2f} GiB', flush=True)
+    print(f'{name:24} {seconds:7.2f} s   peak {resident("VmHWM"):5.2f} GiB', flush=True)
     return result
 
 

@@ -114,11 +114,7 @@ def enlarged_masks(low_res_logits: Tensor) -> Tensor:
     """
     logits = low_res_logits.detach().float().flatten(0, -3)
     last = logits.shape[-1] - 1
-    above = (logits > MASK_THRESHOLD).view(torch.uint8)
-    for dim in (1, 2):  # of the cell and its eight neighbours
-        before = torch.cat([above.narrow(dim, 0, 1), above.narrow(dim, 0, last)], dim)
-        after = torch.cat([above.narrow(dim, 1, last), above.narrow(dim, last, 1)], dim)
-        above = before + above + after
+    above = count_above_around(logits)
     # words of 32 bits hold the 4 px of a row of a cell
     words = (above == 9).int() * 0x01010101
     words = words[:, :, None].expand(-1, -1, LOW_RES_STRIDE, -1).contiguous()
@@ -126,8 +122,8 @@ def enlarged_masks(low_res_logits: Tensor) -> Tensor:
     steps = torch.arange(-1, 2, device=logits.device)[:, None]
     rows, columns = ((cell + steps).clamp(0, last) for cell in (row, column))
     places = (mask * (last + 1) + rows)[:, None] * (last + 1) + columns
-    around = torch.stack(_enlarged(*logits.take(places)))  # (4, 3, N), rows by columns
-    pixels = [values > MASK_THRESHOLD for values in _enlarged(*around.unbind(1))]
+    around = torch.stack(enlarge_cells(*logits.take(places)))  # (4, 3, N), rows by columns
+    pixels = [values > MASK_THRESHOLD for values in enlarge_cells(*around.unbind(1))]
     mixed = torch.stack([part.int() << (8 * place) for place, part in enumerate(pixels)]).sum(
         0, dtype=torch.int32
     )
@@ -136,8 +132,31 @@ def enlarged_masks(low_res_logits: Tensor) -> Tensor:
     return words.view(torch.bool).view(*low_res_logits.shape[:-2], side, side)
 
 
-def _enlarged(before: Tensor, at: Tensor, after: Tensor) -> tuple[Tensor, ...]:
-    """The four values into which bilinear enlarging turns ``at``, which lies between the others."""
+def count_above_around(low_res_logits: Tensor) -> Tensor:
+    """How many of a cell and its eight neighbours are above ``MASK_THRESHOLD``.
+
+    Cells at an edge are their own neighbours beyond it, as for bilinear enlarging.
+
+    Args:
+        low_res_logits: (K, S/4, S/4) float.
+
+    Returns:
+        (K, S/4, S/4) uint8, 0 to 9.
+    """
+    above = (low_res_logits > MASK_THRESHOLD).view(torch.uint8)
+    for dim in (1, 2):
+        last = above.shape[dim] - 1
+        before = torch.cat([above.narrow(dim, 0, 1), above.narrow(dim, 0, last)], dim)
+        after = torch.cat([above.narrow(dim, 1, last), above.narrow(dim, last, 1)], dim)
+        above = before + above + after
+    return above
+
+
+def enlarge_cells(before: Tensor, at: Tensor, after: Tensor) -> tuple[Tensor, ...]:
+    """The values of the four px of the low-res cells ``at`` along one side, enlarged bilinearly.
+
+    ``before`` and ``after`` are the cells beside them; all have one shape, as have the results.
+    """
     return (
         0.375 * before + 0.625 * at,
         0.125 * before + 0.875 * at,

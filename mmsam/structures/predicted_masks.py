@@ -4,7 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmsam.geometry import LOW_RES_STRIDE, MASK_THRESHOLD, Size
+from mmsam.geometry import (
+    LOW_RES_STRIDE,
+    MASK_THRESHOLD,
+    Size,
+    count_above_around,
+    enlarge_cells,
+)
 
 from .rle import RLE, rle_of_edges
 
@@ -83,8 +89,8 @@ class _Grid:
     """
 
     def __init__(self, logits: np.ndarray, rows: _Side, columns: _Side) -> None:
-        above = (logits > MASK_THRESHOLD).view(np.uint8)
-        counts = _neighbours(above)[:, rows.cells][:, :, columns.cells]
+        counts = count_above_around(torch.from_numpy(logits)).numpy()
+        counts = counts[:, rows.cells][:, :, columns.cells]
         counts = np.pad(counts, [(0, 0), (1, 1), (0, 0)])
         self.is_foreground = counts == 9
         is_plain = self.is_foreground | (counts == 0)
@@ -167,15 +173,7 @@ def _input_pixels(cells: Tensor) -> Tensor:
     They are the four of the cell and the first of the next one.
     """
     before, at, after = cells
-    return torch.stack(
-        [
-            0.375 * before + 0.625 * at,
-            0.125 * before + 0.875 * at,
-            0.875 * at + 0.125 * after,
-            0.625 * at + 0.375 * after,
-            0.375 * at + 0.625 * after,
-        ]
-    )
+    return torch.stack([*enlarge_cells(before, at, after), 0.375 * at + 0.625 * after])
 
 
 def _mix(inputs: Tensor, side: _Side, place: np.ndarray) -> Tensor:
@@ -184,18 +182,3 @@ def _mix(inputs: Tensor, side: _Side, place: np.ndarray) -> Tensor:
     weight = torch.from_numpy(side.weights.T[:, place])[:, None]
     low, high = inputs.gather(0, step), inputs.gather(0, step + 1)
     return low * (1 - weight) + high * weight
-
-
-def _neighbours(above: np.ndarray) -> np.ndarray:
-    """How many of a cell and its eight neighbours are 1, (K, N, M) uint8; edges count twice."""
-    across = above.copy()
-    across[..., 1:] += above[..., :-1]
-    across[..., :-1] += above[..., 1:]
-    across[..., 0] += above[..., 0]
-    across[..., -1] += above[..., -1]
-    both = across.copy()
-    both[:, 1:] += across[:, :-1]
-    both[:, :-1] += across[:, 1:]
-    both[:, 0] += across[:, 0]
-    both[:, -1] += across[:, -1]
-    return both

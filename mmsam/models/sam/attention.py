@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .image_token_functions import attend_to_image, update_image_tokens
+from .image_token_functions import attend_to_image, softmax_backward, update_image_tokens
 
 _HAS_AMX = torch.cpu._is_amx_tile_supported()
 
@@ -176,10 +176,7 @@ class _AttentionByChunks(torch.autograd.Function):
             for rows in part.chunks:
                 weights = part.weights(rows, ctx.scale)
                 d_v += d_out[:, rows].mT @ weights
-                d_weights = d_out[:, rows] @ part.v.mT
-                d_scores = torch.ops.aten._softmax_backward_data(
-                    d_weights, weights, -1, weights.dtype
-                )
+                d_scores = softmax_backward(d_out[:, rows] @ part.v.mT, weights, -1)
                 d_q[:, rows] = (d_scores @ part.k).mul_(ctx.scale)
                 d_k += part.q[:, rows].mT @ d_scores
                 on_map = d_scores.unflatten(-1, (len(rel_h), len(rel_w)))

@@ -173,7 +173,7 @@ class _AttendToImage(torch.autograd.Function):
         for weight, (prompts, images) in zip(weights, blocks, strict=True):
             tokens, d_context = image_tokens[images], grad[prompts]
             d_weight = _times_images(d_context, tokens.transpose(1, 2))
-            d_scores = _softmax_backward(d_weight, weight, -1)
+            d_scores = softmax_backward(d_weight, weight, -1)
             d_rows[prompts] = _times_images(d_scores, tokens + image_pe)
             d_constants[prompts] = d_scores.sum(-1)
             if d_tokens is not None:
@@ -229,7 +229,7 @@ class _UpdateImageTokens(torch.autograd.Function):
             d_values[prompts] = _times_images(weight, d_attended)
             d_weight = _times_images(value, d_attended.transpose(1, 2))
             per_head = (ctx.num_heads, -1)
-            d_scores = _softmax_backward(
+            d_scores = softmax_backward(
                 d_weight.unflatten(1, per_head), weight.unflatten(1, per_head), 2
             ).flatten(1, 2)
             d_rows[prompts] = _times_images(d_scores, tokens + image_pe)
@@ -454,7 +454,7 @@ def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Sequence
     return torch.native_layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def _softmax_backward(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
+def softmax_backward(grad: Tensor, weights: Tensor, dim: int) -> Tensor:
     """Gradient of the scores from that of their softmax ``weights``, as autograd computes it."""
     return torch.ops.aten._softmax_backward_data(grad, weights, dim, weights.dtype)
 
