@@ -1,6 +1,6 @@
 """How far the memory that tools/plan.py predicts is from that of a real training step on the CPU.
 
-    python benchmarks/plan_accuracy.py [ROW ...]
+    python -m benchmarks.plan_accuracy [ROW ...]
 
 SAM ViT-B at 1024 px with random weights. Each step runs in a process of its own, twice: as any
 process, and so that glibc gives freed blocks of 1 MiB and more back to the system, which leaves
@@ -18,10 +18,11 @@ from prettytable import PrettyTable
 
 from mmsam.apis import load_run_config
 from mmsam.apis.plan.machine import PROCESS_BYTES, memory_of_process
-from mmsam.apis.plan.measurement import measure_step
 from mmsam.apis.plan.prediction import TracedTraining
 from mmsam.apis.plan.training_step import BatchSize, Training
 from mmsam.apis.plan.variants import add_adapters
+
+from .real_step import measure_step
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 LIMIT = 0.15

@@ -15,9 +15,9 @@ from tiny_sam import segmentor_config
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.real_step import measure_step
 from mmsam.apis import load_run_config, plan_report, plan_training
 from mmsam.apis.plan.machine import PROCESS_BYTES, memory_of_process
-from mmsam.apis.plan.measurement import measure_step
 from mmsam.apis.plan.prediction import MOST_IMAGES, TracedTraining, largest_batch
 from mmsam.apis.plan.stored_embeddings import StoredEmbeddings
 from mmsam.apis.plan.tracer import Tracer

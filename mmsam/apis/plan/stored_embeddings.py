@@ -1,5 +1,6 @@
 """What an embedding cache takes on the disk."""
 
+import math
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -9,7 +10,6 @@ from mmsam.datasets import BoxPromptDataset
 from mmsam.embedding_cache import ImageView
 from mmsam.errors import DataError
 from mmsam.models import SAMSegmentor
-from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.registry import DATASETS
 
 _BYTES_OF_NUMBER = 2  # float16
@@ -30,10 +30,7 @@ class StoredEmbeddings:
 
     @classmethod
     def of(cls, config: Config, model: SAMSegmentor) -> 'StoredEmbeddings':
-        grid = model.image_size // PATCH_SIZE
-        return cls(
-            model.image_encoder.out_chans * grid**2 * _BYTES_OF_NUMBER, _number_of_views(config)
-        )
+        return cls(math.prod(model.embedding_shape) * _BYTES_OF_NUMBER, _number_of_views(config))
 
 
 def _number_of_views(config: Config) -> int | None:

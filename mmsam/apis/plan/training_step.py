@@ -17,7 +17,6 @@ from mmsam.apis.config_check import datasets_of
 from mmsam.engine.optim_wrappers import single_wrappers
 from mmsam.errors import ConfigError
 from mmsam.models import SAMSegmentor
-from mmsam.models.sam.image_encoder import PATCH_SIZE
 from mmsam.prompt_sampling import PromptKind
 from mmsam.registry import MODELS, TRANSFORMS
 from mmsam.structures import SAMDataSample
@@ -126,8 +125,7 @@ def make_batch(training: Training, model: SAMSegmentor, size: BatchSize) -> dict
         )
         samples.append(sample)
     if training.is_cached:
-        grid = side // PATCH_SIZE
-        shape = model.image_encoder.out_chans, grid, grid
+        shape = model.embedding_shape
         embeddings = [torch.zeros(shape, dtype=torch.float16) for _ in samples]
         return dict(image_embeddings=embeddings, data_samples=samples)
     return dict(inputs=inputs, data_samples=samples)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from mmengine.dist import all_reduce
@@ -29,7 +29,7 @@ from .tiled_prediction import predict_tiled_image
 
 PARTS = ('image_encoder', 'prompt_encoder', 'mask_decoder')
 
-ENCODER_DTYPES = ('auto', 'float32', 'bfloat16')
+EncoderDtype = Literal['auto', 'float32', 'bfloat16']
 
 
 @MODELS.register_module()
@@ -77,7 +77,7 @@ class SAMSegmentor(BaseModel):
         data_preprocessor: dict | None = None,
         frozen: Sequence[str] = ('image_encoder', 'prompt_encoder'),
         correction: Mapping | None = None,
-        encoder_dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+        encoder_dtype: EncoderDtype = 'auto',
         prompt_chunk: int = 64,
         test_cfg: Mapping | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -177,16 +177,21 @@ class SAMSegmentor(BaseModel):
         with self._gradient_of('image_encoder'), self._autocast_of_encoder(inputs.device):
             return self.image_encoder(inputs)
 
+    @property
+    def embedding_shape(self) -> tuple[int, int, int]:
+        """Of an image's embedding, (C, S/16, S/16)."""
+        grid = self.image_size // PATCH_SIZE
+        return self.image_encoder.out_chans, grid, grid
+
     def embedding_facts(self) -> dict[str, Any]:
         """All that ``encode_images`` depends on besides the image, as plain values for JSON.
 
-        ``shape`` is that of an image's embedding, (C, S/16, S/16).
+        ``shape`` is ``embedding_shape``.
         """
         encoder, preprocessor = self.image_encoder, self.data_preprocessor
-        grid = self.image_size // PATCH_SIZE
         device = encoder.pos_embed.device
         return {
-            'shape': [encoder.out_chans, grid, grid],
+            'shape': list(self.embedding_shape),
             'weights': digest_of_weights(encoder.state_dict()),
             'blocks': [[block.attn.num_heads, block.attn.window_size] for block in encoder.blocks],
             'image_size': self.image_size,
@@ -402,10 +407,10 @@ class SAMSegmentor(BaseModel):
         return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
     def _check_encoder_options(self, encoder_dtype: str) -> None:
-        if encoder_dtype not in ENCODER_DTYPES:
+        dtypes = list(get_args(EncoderDtype))
+        if encoder_dtype not in dtypes:
             raise ConfigError(
-                f'encoder_dtype of SAMSegmentor: expected one of {list(ENCODER_DTYPES)}, got '
-                f'{encoder_dtype!r}.'
+                f'encoder_dtype of SAMSegmentor: expected one of {dtypes}, got {encoder_dtype!r}.'
             )
         if 'image_encoder' not in self.frozen and encoder_dtype != 'auto':
             raise ConfigError(

@@ -3,9 +3,16 @@
 import ctypes
 import multiprocessing
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 
-from .training_step import BatchSize, Training, build_model, build_optimizer, make_batch
+from mmsam.apis.plan.training_step import (
+    BatchSize,
+    Training,
+    build_model,
+    build_optimizer,
+    make_batch,
+)
+
+from .memory import resident
 
 _M_MMAP_THRESHOLD = -3
 """Of glibc's ``mallopt``."""
@@ -48,6 +55,4 @@ def _train(
     model = build_model(training)
     optim_wrapper = build_optimizer(training, model)
     model.train_step(make_batch(training, model, size), optim_wrapper)
-    lines = Path('/proc/self/status').read_text().splitlines()
-    (peak,) = (line for line in lines if line.startswith('VmHWM:'))
-    results.put(int(peak.split()[1]) * 1024)
+    results.put(round(resident('VmHWM') * 2**30))
