@@ -24,7 +24,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -167,16 +169,16 @@ class Side:
     compiled: bool = False
 
 
-def _build_ours(size: Size, weights: dict[str, Tensor]) -> nn.Module:
-    model = Ours(size)
+def _build(
+    kind: type[Ours] | type[Theirs], size: Size, weights: dict[str, Tensor]
+) -> Ours | Theirs:
+    model = kind(size)
     model.load_state_dict(weights)
     return model
 
 
-def _build_theirs(size: Size, weights: dict[str, Tensor]) -> nn.Module:
-    model = Theirs(size)
-    model.load_state_dict(weights)
-    return model
+_build_ours = partial(_build, Ours)
+_build_theirs = partial(_build, Theirs)
 
 
 def available_sides() -> list[Side]:
@@ -243,17 +245,23 @@ class Bench:
         """Measure everything, what is compiled at the end."""
         self.results['peak_bf16_tflops'] = self.peak() / 1e12
         weights = {size.name: random_weights(size) for size in sizes}
-        for compiled in (False, True):
-            for size in sizes:
-                for batch in batches:
-                    for side in sides:
-                        if side.compiled == compiled:
-                            for task in side.tasks:
-                                self._add_row(side, task, size, batch, weights[size.name])
-                if not compiled:
-                    self._add_kernels(sides, size, weights[size.name])
-                    self._add_attention(size)
+        eager, compiled = (
+            [side for side in sides if side.compiled == is_so] for is_so in (False, True)
+        )
+        for size in sizes:
+            self._add_rows(eager, size, batches, weights[size.name])
+            self._add_kernels(eager, size, weights[size.name])
+            self._add_attention(size)
+        for size in sizes:
+            self._add_rows(compiled, size, batches, weights[size.name])
         return self.results
+
+    def _add_rows(
+        self, sides: list[Side], size: Size, batches: tuple[int, ...], weights: dict[str, Tensor]
+    ) -> None:
+        for batch, side in product(batches, sides):
+            for task in side.tasks:
+                self._add_row(side, task, size, batch, weights)
 
     def _add_row(
         self, side: Side, task: str, size: Size, batch: int, weights: dict[str, Tensor]
@@ -362,7 +370,7 @@ class Bench:
 
         activity = ProfilerActivity.CUDA if self.is_gpu else ProfilerActivity.CPU
         for side in sides:
-            if side.compiled or time.monotonic() > self.deadline:
+            if time.monotonic() > self.deadline:
                 continue
             model = side.build(size, weights).to(self.device)
             images = self._inputs(size, 1)[0]
